@@ -1,0 +1,86 @@
+"""Every error that lmcourse raises on purpose, as one tree.
+
+    LmcourseError
+    ├── ConfigError            a keyword or value of a config, a flag, a sampling parameter (also a ValueError)
+    ├── PromptError            an empty prompt, one longer than the session, ids outside the vocabulary (also a ValueError)
+    ├── ModelNotFoundError     a model name that leads to no folder; lists what was tried
+    ├── CheckpointError        files of a model that are missing, damaged, unsafe or of the wrong shape
+    │   └── UnsupportedModelError   an architecture or format that no row of the family table covers
+    ├── StorageError           writing failed (a full disk, say); nothing half-written is left behind
+    ├── MemoryBudgetError      weights or KV blocks do not fit the device budget
+    ├── EngineClosedError      work given to an engine, pipeline or server that was closed
+    └── EnvironmentProblem     something of the machine or installation is missing; says the command that fixes it
+
+Each message has up to five parts: what happened, expected, got, where, next step. The parts stay readable as attributes,
+so that a server or a notebook can show them in its own form.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "EngineClosedError",
+    "EnvironmentProblem",
+    "LmcourseError",
+    "MemoryBudgetError",
+    "ModelNotFoundError",
+    "PromptError",
+    "StorageError",
+    "UnsupportedModelError",
+]
+
+
+class LmcourseError(Exception):
+    """An error with its parts: `what` in one sentence, then expected, got, where and next_step where they apply."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        expected: object = None,
+        got: object = None,
+        where: object = None,
+        next_step: str | None = None,
+    ) -> None:
+        self.what, self.expected, self.got, self.where, self.next_step = what, expected, got, where, next_step
+        parts = (("expected", expected), ("got", got), ("where", where), ("next step", next_step))
+        super().__init__(
+            "\n".join([what, *(f"  {name}: {part}" for name, part in parts if part is not None)])
+        )
+
+
+class ConfigError(LmcourseError, ValueError):
+    """A setting that does not exist or has a value outside its range."""
+
+
+class PromptError(LmcourseError, ValueError):
+    """A prompt that cannot be run as it is."""
+
+
+class ModelNotFoundError(LmcourseError, FileNotFoundError):
+    """A model name for which no folder was found."""
+
+
+class CheckpointError(LmcourseError):
+    """A model's files are missing, damaged, unsafe or do not fit its config."""
+
+
+class UnsupportedModelError(CheckpointError):
+    """A model whose architecture or storage format is not covered."""
+
+
+class StorageError(LmcourseError, OSError):
+    """Writing to disk failed; what had been written was removed."""
+
+
+class MemoryBudgetError(LmcourseError, MemoryError):
+    """The device budget cannot hold what was asked for."""
+
+
+class EngineClosedError(LmcourseError, RuntimeError):
+    """The engine was closed; make a new one."""
+
+
+class EnvironmentProblem(LmcourseError, RuntimeError):
+    """The machine or the installation lacks something; next_step is the command that mends it."""

@@ -1,0 +1,48 @@
+"""RaggedBatch: which tokens of a step belong to which request, and where their keys and values live.
+
+A step computes a run of new tokens for each of several requests, laid end to end without padding:
+
+    token      0   1   2 | 3 | 4   5          query_starts = [0, 3, 4, 6]
+    request    A   A   A | B | C   C          B decodes one token, A and C prefill
+    position   0   1   2 | 9 | 4   5          context_lens = [3, 10, 6]: cached tokens + new ones
+
+Requests with exactly one new token come first, so that `num_decodes` splits the batch in two. Keys and values live in KV blocks;
+`block_tables[r, i]` is the block that holds request r's positions i * tokens_per_block onwards, and a token's slot is
+block * tokens_per_block + position % tokens_per_block.
+
+Lesson: 3 (paging)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["LayerKV", "RaggedBatch"]
+
+
+class LayerKV(NamedTuple):
+    """One layer's share of the KV cache; both [num_blocks, num_kv_heads, tokens_per_block, head_dim]."""
+
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class RaggedBatch:
+    """The layout of one step; tensors live on the model's device, the tuples are the same numbers for the host."""
+
+    positions: Tensor  # int64 [num_tokens]
+    slots: Tensor  # int64 [num_tokens]
+    block_tables: Tensor  # int32 [num_requests, most blocks of any request], padded with 0
+    query_starts: tuple[int, ...]  # [num_requests + 1]
+    context_lens: tuple[int, ...]  # [num_requests]; tokens in cache once this step's are written
+    rotary_lens: Tensor  # int64 [num_tokens]: length that dynamic NTK scales for: max(prompt, context) of the token's request
+    num_decodes: int  # the first so many requests have one new token each
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that take part in this step."""
+        return len(self.context_lens)
