@@ -1,6 +1,6 @@
 """What users configure and what they get back: engine, generation and template configs, Response. No torch.
 
-Names, defaults and meanings follow LMDeploy 0.3.0 (engine-side) and 0.6 (sampling), so that the lesson's scripts run unchanged.
+Names, defaults and meanings follow LMDeploy 0.3.0 (engine) and 0.6 (sampling): the lesson's scripts run unchanged.
 Configs are frozen and checked when they are made; an unknown keyword is a ConfigError that suggests the nearest name.
 
 Lesson: 2 (passing engine parameters)
@@ -28,7 +28,7 @@ def _named_keywords(cls: type[T]) -> type[T]:
     made = cls.__init__
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
 
-    def __init__(self: Any, *args: Any, **keywords: Any) -> None:
+    def checked_init(self: Any, *args: Any, **keywords: Any) -> None:
         for name in keywords:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)
@@ -40,8 +40,8 @@ def _named_keywords(cls: type[T]) -> type[T]:
                 )
         made(self, *args, **keywords)
 
-    __init__.__doc__ = made.__doc__
-    cls.__init__ = __init__  # type: ignore[method-assign]
+    checked_init.__doc__ = made.__doc__
+    cls.__init__ = checked_init  # type: ignore[method-assign]
     return cls
 
 
@@ -53,9 +53,7 @@ def _check(owner: object, name: str, rule: str, ok: Callable[[Any], bool]) -> No
     except TypeError:
         good = False
     if not good:
-        raise ConfigError(
-            f"{type(owner).__name__}.{name} is out of range", expected=rule, got=repr(value), where=name
-        )
+        raise ConfigError(f"{type(owner).__name__}.{name} is out of range", expected=rule, got=repr(value), where=name)
 
 
 def _check_choice(owner: object, name: str, choices: tuple[object, ...]) -> None:
@@ -127,7 +125,7 @@ class TurbomindEngineConfig:
 class GenerationConfig:
     """How one request samples and when it stops. Passing none at all means greedy.
 
-    do_sample None means: sample if any of temperature, top_p, top_k, min_p or random_seed was given; False means greedy.
+    do_sample None means: sample if temperature, top_p, top_k, min_p or random_seed was given; False means greedy.
     """
 
     n: int = 1  # answers per prompt
@@ -214,4 +212,7 @@ class Response:
     index: int = 0  # which of the n answers
 
     def __repr__(self) -> str:
-        return f"Response(text={self.text!r}, finish_reason={self.finish_reason!r}, generate_token_len={self.generate_token_len})"
+        return (
+            f"Response(text={self.text!r}, finish_reason={self.finish_reason!r}, "
+            f"generate_token_len={self.generate_token_len})"
+        )

@@ -2,16 +2,16 @@
 
     LmcourseError
     ├── ConfigError            a keyword or value of a config, a flag, a sampling parameter (also a ValueError)
-    ├── PromptError            an empty prompt, one longer than the session, ids outside the vocabulary (also a ValueError)
+    ├── PromptError            an empty prompt, one too long for the session, unknown ids (also a ValueError)
     ├── ModelNotFoundError     a model name that leads to no folder; lists what was tried
     ├── CheckpointError        files of a model that are missing, damaged, unsafe or of the wrong shape
     │   └── UnsupportedModelError   an architecture or format that no row of the family table covers
     ├── StorageError           writing failed (a full disk, say); nothing half-written is left behind
     ├── MemoryBudgetError      weights or KV blocks do not fit the device budget
     ├── EngineClosedError      work given to an engine, pipeline or server that was closed
-    └── EnvironmentProblem     something of the machine or installation is missing; says the command that fixes it
+    └── MachineError           something of the machine or installation is missing; says the command that fixes it
 
-Each message has up to five parts: what happened, expected, got, where, next step. The parts stay readable as attributes,
+Each message has up to five parts: what happened, expected, got, where, next step. The parts stay attributes,
 so that a server or a notebook can show them in its own form.
 """
 
@@ -21,8 +21,8 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "EngineClosedError",
-    "EnvironmentProblem",
     "LmcourseError",
+    "MachineError",
     "MemoryBudgetError",
     "ModelNotFoundError",
     "PromptError",
@@ -45,9 +45,7 @@ class LmcourseError(Exception):
     ) -> None:
         self.what, self.expected, self.got, self.where, self.next_step = what, expected, got, where, next_step
         parts = (("expected", expected), ("got", got), ("where", where), ("next step", next_step))
-        super().__init__(
-            "\n".join([what, *(f"  {name}: {part}" for name, part in parts if part is not None)])
-        )
+        super().__init__("\n".join([what, *(f"  {name}: {part}" for name, part in parts if part is not None)]))
 
 
 class ConfigError(LmcourseError, ValueError):
@@ -82,5 +80,5 @@ class EngineClosedError(LmcourseError, RuntimeError):
     """The engine was closed; make a new one."""
 
 
-class EnvironmentProblem(LmcourseError, RuntimeError):
+class MachineError(LmcourseError, RuntimeError):
     """The machine or the installation lacks something; next_step is the command that mends it."""

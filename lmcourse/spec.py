@@ -1,7 +1,7 @@
 """ModelSpec: everything that may differ between model families, as plain numbers. No torch.
 
-A family's row (models/families.py) turns a Hugging Face config into a ModelSpec; the one decoder (models/decoder.py), the
-memory arithmetic (accounting.py) and the engine read nothing else about a model.
+A family's row (models/families.py) turns a Hugging Face config into a ModelSpec; the one decoder (models/decoder.py),
+the memory arithmetic (accounting.py) and the engine read nothing else about a model.
 
 Lesson: 2 (what a format holds)
 """
@@ -17,8 +17,8 @@ __all__ = ["ModelSpec", "RotarySpec"]
 class RotarySpec:
     """How positions turn into angles (RoFormer, arXiv 2104.09864 §3.4).
 
-    scaling is None, "linear" (positions divided by factor) or "dynamic" (NTK-aware: beyond trained_context the base grows
-    with the length of the sequence, transformers' `rope_type: dynamic`).
+    scaling is None, "linear" (positions divided by factor) or "dynamic" (NTK-aware: beyond trained_context the base
+    grows with the length of the sequence, transformers' `rope_type: dynamic`).
     """
 
     base: float = 10000.0  # config key rope_theta
@@ -47,9 +47,7 @@ class ModelSpec:
     mlp_bias: bool = False
     tie_embeddings: bool = False
     bos_id: int | None = 1
-    eos_ids: tuple[int, ...] = (
-        2,
-    )  # from config and generation_config; a chat template adds its own stop ids
+    eos_ids: tuple[int, ...] = (2,)  # from config and generation_config; a chat template adds its own stop ids
     pad_id: int | None = None
     dtype: str = "float16"  # of the stored weights
 

@@ -6,8 +6,8 @@ A step computes a run of new tokens for each of several requests, laid end to en
     request    A   A   A | B | C   C          B decodes one token, A and C prefill
     position   0   1   2 | 9 | 4   5          context_lens = [3, 10, 6]: cached tokens + new ones
 
-Requests with exactly one new token come first, so that `num_decodes` splits the batch in two. Keys and values live in KV blocks;
-`block_tables[r, i]` is the block that holds request r's positions i * tokens_per_block onwards, and a token's slot is
+Requests with exactly one new token come first, so that `num_decodes` splits the batch in two. Keys and values live in
+KV blocks: `block_tables[r, i]` holds request r's positions from i * tokens_per_block on, and a token's slot is
 block * tokens_per_block + position % tokens_per_block.
 
 Lesson: 3 (paging)
@@ -39,7 +39,7 @@ class RaggedBatch:
     block_tables: Tensor  # int32 [num_requests, most blocks of any request], padded with 0
     query_starts: tuple[int, ...]  # [num_requests + 1]
     context_lens: tuple[int, ...]  # [num_requests]; tokens in cache once this step's are written
-    rotary_lens: Tensor  # int64 [num_tokens]: length that dynamic NTK scales for: max(prompt, context) of the token's request
+    rotary_lens: Tensor  # int64 [num_tokens]: max(prompt, context) of the token's request, for dynamic NTK
     num_decodes: int  # the first so many requests have one new token each
 
     @property
