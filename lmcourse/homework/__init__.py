@@ -1,0 +1,23 @@
+"""Exercises, their checks and hints: what a lesson's homework cells call.
+
+exercise.py     Exercise, Case, Mistake: one exercise as data
+registry.py     all exercises in the order of the lessons
+check.py        check(id, answer) → Score: run an answer on fresh cases
+compare.py      two values → None, or the difference in words
+score.py        Score: a float that explains itself
+hints.py        hint(id): the next of three hints
+parameters.py   exercise 1.1, count the weights            Lesson: 1
+greedy.py       exercise 1.2, generate by hand             Lesson: 1
+wqkv.py         exercise 2.1, take a fused weight apart    Lesson: 2
+chat_prompt.py  exercise 2.2, messages to one prompt       Lesson: 2
+"""
+
+from __future__ import annotations
+
+from lmcourse.homework.check import check
+from lmcourse.homework.exercise import Case, Exercise, Mistake
+from lmcourse.homework.hints import Hint, hint
+from lmcourse.homework.registry import EXERCISES, find_exercise
+from lmcourse.homework.score import Score
+
+__all__ = ["EXERCISES", "Case", "Exercise", "Hint", "Mistake", "Score", "check", "find_exercise", "hint"]

@@ -1,0 +1,27 @@
+"""All exercises of the course, in the order of the lessons."""
+
+from __future__ import annotations
+
+from lmcourse.errors import ConfigError
+from lmcourse.homework.chat_prompt import CHAT_PROMPT
+from lmcourse.homework.exercise import Exercise
+from lmcourse.homework.greedy import GREEDY
+from lmcourse.homework.parameters import PARAMETERS
+from lmcourse.homework.wqkv import WQKV
+
+__all__ = ["EXERCISES", "find_exercise"]
+
+EXERCISES: tuple[Exercise, ...] = (PARAMETERS, GREEDY, WQKV, CHAT_PROMPT)
+
+
+def find_exercise(exercise_id: str) -> Exercise:
+    """The exercise of that id; ConfigError lists the known ones."""
+    for exercise in EXERCISES:
+        if exercise.id == exercise_id:
+            return exercise
+    raise ConfigError(
+        f"there is no exercise {exercise_id!r}",
+        expected=", ".join(exercise.id for exercise in EXERCISES),
+        got=repr(exercise_id),
+        next_step="`lmcourse homework list` shows what each is about",
+    )
