@@ -1,0 +1,94 @@
+"""The only transformer: a stack of like layers that any supported family's weights are brought into.
+
+What differs between families is in ModelSpec (numbers) and families.py (names and layouts of stored tensors); here is
+one canonical set of weights, named by the path to the module that holds each:
+
+    embedding.weight                                 [vocab, hidden]
+    layers.N.attention_norm.weight                   [hidden]
+    layers.N.attention.qkv.{weight,bias}             rows [Q | K | V], (num_heads + 2 num_kv_heads) · head_dim
+    layers.N.attention.output.{weight,bias}          [hidden, num_heads · head_dim]
+    layers.N.mlp_norm.weight                         [hidden]
+    layers.N.mlp.gate_up.{weight,bias}               rows [gate | up], 2 · intermediate
+    layers.N.mlp.down.{weight,bias}                  [hidden, intermediate]
+    norm.weight                                      [hidden]
+    head.weight                                      [vocab, hidden]; absent when it is the embedding's table
+
+Lesson: 2 (one model, two formats)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lmcourse.kernels import LayerKV, RaggedBatch
+from lmcourse.layers import MLP, Attention, Embedding, Linear, RMSNorm, Rotary, Rotation
+from lmcourse.spec import ModelSpec
+
+__all__ = ["Decoder", "DecoderLayer", "meta_decoder"]
+
+
+class Decoder(nn.Module):
+    """Token ids in, hidden states out, keys and values into the cache on the way. Holds no state but its weights."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embedding = Embedding(spec.vocab, spec.hidden)
+        self.rotary = Rotary(spec.rotary, spec.head_dim)
+        self.layers = nn.ModuleList(DecoderLayer(spec) for _ in range(spec.num_layers))
+        self.norm = RMSNorm(spec.hidden, spec.norm_eps)
+        self.head = None if spec.tie_embeddings else Linear(spec.hidden, spec.vocab)
+
+    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV]) -> Tensor:
+        """token_ids: int64 [num_tokens], kv: one entry per layer → normed hidden states [num_tokens, hidden]."""
+        rotation = self.rotary(batch.positions, batch.rotary_lens)
+        residual = self.embedding(token_ids)
+        x = torch.zeros_like(residual)
+        for layer, layer_kv in zip(self.layers, kv, strict=True):
+            x, residual = layer(x, residual, rotation, batch, layer_kv)
+        x, _ = self.norm.add(x, residual)
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden: [rows, hidden] → float32 [rows, vocab]; pass only the rows whose next token is wanted."""
+        table = self.embedding.weight if self.head is None else self.head.weight
+        return nn.functional.linear(hidden, table).float()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and activations."""
+        return self.norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.norm.weight.device
+
+
+class DecoderLayer(nn.Module):
+    """norm → attention → + → norm → MLP → +; the sums are done by the norm that follows them."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(spec.hidden, spec.norm_eps)
+        self.attention = Attention(spec)
+        self.mlp_norm = RMSNorm(spec.hidden, spec.norm_eps)
+        self.mlp = MLP(spec)
+
+    def forward(
+        self, x: Tensor, residual: Tensor, rotation: Rotation, batch: RaggedBatch, kv: LayerKV
+    ) -> tuple[Tensor, Tensor]:
+        """x is what the layer before added, not yet in the residual stream; returns the same pair one layer on."""
+        x, residual = self.attention_norm.add(x, residual)
+        x = self.attention(x, rotation, batch, kv)
+        x, residual = self.mlp_norm.add(x, residual)
+        return self.mlp(x), residual
+
+
+def meta_decoder(spec: ModelSpec) -> Decoder:
+    """A decoder with shapes and no memory: every weight on torch's meta device."""
+    with torch.device("meta"):
+        return Decoder(spec)

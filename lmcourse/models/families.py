@@ -1,0 +1,102 @@
+"""The 21 families of the lesson's table, one row each: what a config names itself, what it is for, whether it runs.
+
+A row runs when it has a layout: a reader of its config and the rules for its tensors. Families that share an
+architecture share a layout; a config says only its architecture, so the first such row speaks for all of them.
+
+Lesson: 2 (models the engine can run)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lmcourse.errors import UnsupportedModelError
+from lmcourse.models.hf_config import internlm2_spec, llama_spec, refuse_quantised
+from lmcourse.models.layouts import INTERNLM2_RULES, LLAMA_RULES, TensorRule
+from lmcourse.spec import ModelSpec
+
+__all__ = ["FAMILIES", "Family", "Layout", "find_family"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a family's files are read."""
+
+    model_type: str  # config key, used when a config names no architecture
+    read_spec: Callable[[Mapping[str, Any]], ModelSpec]
+    rules: tuple[TensorRule, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table."""
+
+    name: str
+    sizes: str
+    architectures: tuple[str, ...]
+    modality: str = "text"
+    layout: Layout | None = None
+
+    @property
+    def status(self) -> str:
+        """ "runs", or "planned" for a family whose layout is not written yet."""
+        return "planned" if self.layout is None else "runs"
+
+
+_LLAMA = Layout("llama", llama_spec, LLAMA_RULES)
+_INTERNLM2 = Layout("internlm2", internlm2_spec, INTERNLM2_RULES)
+_IMAGES = "text, images"
+
+FAMILIES = (
+    Family("Llama", "7B - 65B", ("LlamaForCausalLM",), layout=_LLAMA),
+    Family("Llama2", "7B - 70B", ("LlamaForCausalLM",), layout=_LLAMA),
+    Family("InternLM", "7B - 20B", ("InternLMForCausalLM",)),
+    Family("InternLM2", "1.8B - 20B", ("InternLM2ForCausalLM",), layout=_INTERNLM2),
+    Family("InternLM-XComposer", "7B", ("InternLMXComposerForCausalLM", "InternLMXComposer2ForCausalLM"), _IMAGES),
+    Family("QWen", "1.8B - 72B", ("QWenLMHeadModel",)),
+    Family("QWen-VL", "7B", ("QWenLMHeadModel",), _IMAGES),
+    Family("QWen1.5", "0.5B - 72B", ("Qwen2ForCausalLM",)),
+    Family("QWen1.5-MoE", "A2.7B", ("Qwen2MoeForCausalLM",)),
+    Family("Baichuan", "7B - 13B", ("BaiChuanForCausalLM", "BaichuanForCausalLM")),
+    Family("Baichuan2", "7B - 13B", ("BaichuanForCausalLM",)),
+    Family("Code Llama", "7B - 34B", ("LlamaForCausalLM",), layout=_LLAMA),
+    Family("ChatGLM2", "6B", ("ChatGLMModel", "ChatGLMForConditionalGeneration")),
+    Family("Falcon", "7B - 180B", ("FalconForCausalLM", "RWForCausalLM")),
+    Family("Yi", "6B - 34B", ("LlamaForCausalLM",), layout=_LLAMA),
+    Family("Mistral", "7B", ("MistralForCausalLM",)),
+    Family("DeepSeek-MoE", "16B", ("DeepseekForCausalLM",)),
+    Family("DeepSeek-VL", "7B", ("MultiModalityCausalLM",), _IMAGES),
+    Family("Mixtral", "8x7B", ("MixtralForCausalLM",)),
+    Family("Gemma", "2B - 7B", ("GemmaForCausalLM",)),
+    Family("Dbrx", "132B", ("DbrxForCausalLM",)),
+)
+
+
+def find_family(hf_config: Mapping[str, Any]) -> Family:
+    """The row that can run a config; UnsupportedModelError says whether its family is planned or unknown."""
+    refuse_quantised(hf_config)
+    named = hf_config.get("architectures") or []
+    named = [named] if isinstance(named, str) else list(named)
+    matches = [family for family in FAMILIES if set(named) & set(family.architectures)]
+    if not named:
+        model_type = hf_config.get("model_type")
+        matches = [family for family in FAMILIES if family.layout and family.layout.model_type == model_type]
+    for family in matches:
+        if family.layout is not None:
+            return family
+    raise _unsupported(named or [f"model_type {hf_config.get('model_type')!r}"], matches)
+
+
+def _unsupported(named: list[str], planned: list[Family]) -> UnsupportedModelError:
+    runs = sorted({name for family in FAMILIES if family.layout for name in family.architectures})
+    return UnsupportedModelError(
+        f"{planned[0].name} is planned but does not run yet"
+        if planned
+        else "no family of the table has this architecture",
+        expected=" | ".join(runs),
+        got=", ".join(map(str, named)),
+        where="config.json, architectures",
+        next_step="`lmcourse list` shows what runs",
+    )
