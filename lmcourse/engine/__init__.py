@@ -1,0 +1,58 @@
+"""The engine: requests in, tokens out (continuous batching over a paged KV cache).
+
+name                    file
+Request, RequestState   request.py     one sequence's life
+BlockManager            blocks.py      which KV blocks are free
+Scheduler, Plan, Chunk  scheduler.py   which tokens the next step computes
+Batch, make_batch       batch.py       the plan as tensors
+KVCache                 kv_cache.py    the memory behind the blocks
+ModelRunner             runner.py      batch in, logits out
+SamplingRule            sampling.py    how a request samples
+sample, Sampled         sampler.py     logits in, tokens out
+StopRule, StopStrings   stops.py       when a request ends
+Answer, StepOutput      answer.py      what it has said
+Intake, Entry           intake.py      checks at the door
+Event, EventLog         events.py      what happened, for the lessons
+Engine, EngineStats     engine.py      the loop around all of it
+"""
+
+from lmcourse.engine.answer import Answer, StepOutput
+from lmcourse.engine.batch import Batch, make_batch
+from lmcourse.engine.blocks import BlockManager
+from lmcourse.engine.engine import Engine
+from lmcourse.engine.events import Event, EventLog
+from lmcourse.engine.intake import Entry, Intake
+from lmcourse.engine.kv_cache import KVCache
+from lmcourse.engine.request import Request, RequestState
+from lmcourse.engine.runner import ModelRunner
+from lmcourse.engine.sampler import Sampled, sample
+from lmcourse.engine.sampling import SamplingRule
+from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
+from lmcourse.engine.stats import EngineStats
+from lmcourse.engine.stops import StopRule, StopStrings
+
+__all__ = [
+    "Answer",
+    "Batch",
+    "BlockManager",
+    "Chunk",
+    "Engine",
+    "EngineStats",
+    "Entry",
+    "Event",
+    "EventLog",
+    "Intake",
+    "KVCache",
+    "ModelRunner",
+    "Plan",
+    "Request",
+    "RequestState",
+    "Sampled",
+    "SamplingRule",
+    "Scheduler",
+    "StepOutput",
+    "StopRule",
+    "StopStrings",
+    "make_batch",
+    "sample",
+]

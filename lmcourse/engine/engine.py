@@ -1,0 +1,287 @@
+"""Engine: requests in, tokens out, one step at a time.
+
+The idea: a step is five moves, and each is a file that can be read alone.
+
+    schedule ─→ apply ─→ make_batch ─→ run ─→ sample ─→ push, append or finish
+    (a Plan)    (blocks)  (a Batch)   (logits)          (StepOutputs)
+
+Contract: `add` as often as you like, `step` while `has_work`. Requests never influence each other's tokens. Whatever
+interrupts a step (an error, Ctrl-C), the engine stays consistent: what was computed is dropped and computed again,
+what was sampled is kept and handed out by the next step, and any request can be aborted. One thread at a time.
+`close` gives the memory back.
+
+Lesson: 2 (the engine's chat), 3 (continuous batching)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+
+from lmcourse.config import GenerationConfig, TurbomindEngineConfig
+from lmcourse.engine.answer import StepOutput
+from lmcourse.engine.batch import make_batch
+from lmcourse.engine.blocks import BlockManager
+from lmcourse.engine.events import Event, Reporter
+from lmcourse.engine.intake import Entry, Intake
+from lmcourse.engine.kv_cache import KVCache, count_affordable_blocks, count_block_bytes, measure_free_bytes
+from lmcourse.engine.request import Request
+from lmcourse.engine.runner import ModelRunner, count_weight_bytes
+from lmcourse.engine.sampler import Sampled, sample
+from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
+from lmcourse.engine.settings import (
+    check_supported,
+    choose_device,
+    choose_dtype,
+    choose_session_len,
+    scale_rotary,
+)
+from lmcourse.engine.stats import EngineStats
+from lmcourse.errors import EngineClosedError, PromptError
+from lmcourse.layers import Rotary
+
+if TYPE_CHECKING:
+    from lmcourse.models import Decoder
+    from lmcourse.text.tokenizer import Tokenizer
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """Owner of a decoder, its KV cache and all requests."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer | None,
+        config: TurbomindEngineConfig | None = None,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """The engine takes the decoder over. Without a tokenizer answers have ids and no text."""
+        config = config or TurbomindEngineConfig()
+        check_supported(config)
+        spec = scale_rotary(decoder.spec, config.rope_scaling_factor)
+        if spec != decoder.spec:
+            decoder.spec, decoder.rotary = spec, Rotary(spec.rotary, spec.head_dim)
+        self.config, self.spec, self.tokenizer = config, spec, tokenizer
+        self._weight_bytes = count_weight_bytes(decoder)
+        blocks = self._make_blocks(decoder)
+        cache_tokens = blocks.num_blocks * blocks.tokens_per_block
+        self.session_len = choose_session_len(config.session_len, spec, cache_tokens=cache_tokens)
+        self._runner: ModelRunner | None = ModelRunner(decoder, KVCache(spec, blocks, decoder.dtype, decoder.device))
+        self._scheduler = Scheduler(
+            blocks, max_running=config.max_batch_size, max_tokens_per_step=config.max_prefill_token_num
+        )
+        self._intake = Intake(spec, tokenizer, self.session_len)
+        self._entries: dict[int, Entry] = {}  # every request whose end was not handed out yet
+        self._next_id = 0
+        self._reporter = Reporter(on_event)
+        self._num_computed = self._num_sampled = self._num_preemptions = 0
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        config: TurbomindEngineConfig | None = None,
+        *,
+        device: str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Engine:
+        """Load a model folder (Hugging Face or engine format) with its tokenizer; device None: CUDA if there is one."""
+        from lmcourse.models import load_decoder, load_spec
+        from lmcourse.text.tokenizer import Tokenizer
+
+        config = config or TurbomindEngineConfig()
+        check_supported(config)
+        path = Path(folder).expanduser()
+        place = choose_device(device)
+        dtype = choose_dtype(config, load_spec(path).dtype, place)
+        tokenizer = Tokenizer.from_folder(path)
+        decoder = load_decoder(path, dtype=dtype, device=place, model_format=config.model_format)
+        return cls(decoder, tokenizer, config, on_event=on_event)
+
+    def _make_blocks(self, decoder: Decoder) -> BlockManager:
+        tokens_per_block = self.config.cache_block_seq_len
+        num_blocks = count_affordable_blocks(
+            self.config.cache_max_entry_count,
+            block_bytes=count_block_bytes(self.spec, tokens_per_block, decoder.dtype),
+            free_bytes=measure_free_bytes(decoder.device, weight_bytes=self._weight_bytes),
+        )
+        return BlockManager(num_blocks, tokens_per_block)
+
+    def add(
+        self,
+        prompt_ids: Sequence[int],
+        gen: GenerationConfig | None = None,
+        *,
+        stop_ids: frozenset[int] = frozenset(),
+    ) -> int:
+        """Queue a prompt and return its request id. `gen.n` is the caller's business: one add, one answer.
+
+        stop_ids are the chat template's. Raises PromptError for a prompt that is empty, too long or outside the
+        vocabulary, ConfigError for settings that this model cannot honour.
+        """
+        self._require_open()
+        entry = self._intake.make_entry(self._next_id, prompt_ids, gen or GenerationConfig(), stop_ids)
+        self._scheduler.check_fits(entry.request)
+        request_id = self._next_id
+        with self._consistent():
+            self._next_id += 1
+            self._entries[request_id] = entry
+            self._scheduler.add(entry.request)
+            self._reporter.added(entry.request)
+        return request_id
+
+    def step(self) -> list[StepOutput]:
+        """Compute one step and hand out what is new, in the order of arrival; [] when there is nothing to do."""
+        runner = self._require_open()
+        with self._consistent():
+            if self._scheduler.has_work:
+                self._run(runner)
+            news = [entry.answer for entry in self._entries.values() if entry.answer.has_news]
+            outputs = [answer.take() for answer in news]
+            for answer in news:
+                if answer.finish_reason is not None:
+                    del self._entries[answer.request_id]
+        return outputs
+
+    def _run(self, runner: ModelRunner) -> None:
+        """The five moves."""
+        reporter, scheduler = self._reporter, self._scheduler
+        reporter.begin_step()
+        plan = scheduler.schedule()
+        reporter.planned(plan)
+        reporter.allocated(scheduler.apply(plan))
+        batch = make_batch(plan, tokens_per_block=scheduler.blocks.tokens_per_block, device=runner.decoder.device)
+        reporter.mark()
+        logits = runner.run(batch)
+        reporter.mark()
+        entries = [self._entries[chunk.request.request_id] for chunk in batch.sampling]
+        sampled = sample(logits, [entry.request for entry in entries], [entry.sampling for entry in entries])
+        reporter.mark()
+        self._take_over(plan, batch.sampling, sampled)
+        reporter.end_step(plan, scheduler)
+
+    def _take_over(self, plan: Plan, sampling: Sequence[Chunk], sampled: Sequence[Sampled]) -> None:
+        """What was computed and sampled becomes part of the requests; whoever is done leaves."""
+        for chunk in plan.chunks:
+            if not chunk.samples:
+                self._scheduler.record_computed(chunk)
+        for chunk, token in zip(sampling, sampled, strict=True):
+            answer = self._entries[chunk.request.request_id].answer
+            answer.push(token.token_id, token.logprobs)
+            if answer.finish_reason is None:
+                self._scheduler.record_computed(chunk, token.token_id)
+            else:
+                self._reporter.finished(answer)
+                self._remove(chunk.request)
+        self._num_computed += plan.num_tokens
+        self._num_sampled += len(sampled)
+        self._num_preemptions += len(plan.preempted)
+
+    def _remove(self, request: Request) -> None:
+        self._reporter.released(request)
+        self._scheduler.remove(request)
+
+    def abort(self, request_id: int) -> None:
+        """End a request at once; nothing more is handed out for it. One that has ended already is left alone."""
+        self._require_open()
+        if not 0 <= request_id < self._next_id:
+            raise PromptError("there is no such request", expected="an id that add() returned", got=request_id)
+        entry = self._entries.get(request_id)
+        if entry is None:
+            return
+        with self._consistent():
+            del self._entries[request_id]
+            if entry.answer.finish_reason is None:
+                entry.answer.finish_reason = "abort"
+                self._reporter.finished(entry.answer)
+                self._remove(entry.request)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has anything to compute or to hand out."""
+        self._require_open()
+        return bool(self._entries)
+
+    def stats(self) -> EngineStats:
+        """Present load and sums."""
+        runner, blocks = self._require_open(), self._scheduler.blocks
+        return EngineStats(
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            num_blocks=blocks.num_blocks,
+            num_free_blocks=blocks.num_free,
+            num_cached_blocks=blocks.num_cached,
+            tokens_per_block=blocks.tokens_per_block,
+            session_len=self.session_len,
+            weight_bytes=self._weight_bytes,
+            kv_bytes=runner.kv.num_bytes,
+            num_steps=self._reporter.num_steps,
+            num_computed_tokens=self._num_computed,
+            num_sampled_tokens=self._num_sampled,
+            num_preemptions=self._num_preemptions,
+        )
+
+    def check(self) -> None:
+        """Raise AssertionError unless requests, queues, blocks and answers agree."""
+        self._require_open()
+        self._scheduler.check()
+        scheduled = [request.request_id for request in self._scheduler.requests()]
+        unfinished = [key for key, entry in self._entries.items() if entry.answer.finish_reason is None]
+        assert scheduled == unfinished, f"scheduled requests {scheduled} != unfinished answers {unfinished}"
+        for entry in self._entries.values():
+            if entry.answer.finish_reason is None:
+                assert entry.answer.token_ids == entry.request.output_ids, f"{entry.request!r} and its answer differ"
+
+    @contextmanager
+    def _consistent(self) -> Iterator[None]:
+        """Whatever escapes the body, leave no half-done change behind."""
+        try:
+            yield
+        except BaseException as error:
+            self._recover()
+            self._reporter.interrupted(error)
+            raise
+
+    def _recover(self) -> None:
+        """Rebuild queues and blocks from the entries; a token that only the answer got is given to the request, too."""
+        alive = [entry for entry in self._entries.values() if entry.answer.finish_reason is None]
+        for entry in alive:
+            for token_id in entry.answer.token_ids[entry.request.num_outputs :]:
+                entry.request.append(token_id)
+        self._scheduler.restart(entry.request for entry in alive)
+
+    def close(self) -> None:
+        """Give the memory back; requests that are still running are dropped. Closing twice is fine."""
+        if self._runner is None:
+            return
+        on_cuda = self._runner.decoder.device.type == "cuda"
+        self._runner = None
+        self._entries.clear()
+        if on_cuda:
+            torch.cuda.empty_cache()
+
+    def _require_open(self) -> ModelRunner:
+        if self._runner is None:
+            raise EngineClosedError("the engine is closed", next_step="make a new one")
+        return self._runner
+
+    def __enter__(self) -> Engine:
+        self._require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._runner is None else repr(self._scheduler)
+        return f"Engine({self.spec.family}, session_len={self.session_len}, {state})"

@@ -1,0 +1,223 @@
+"""Events: what the engine did, step by step, as plain records for lessons and plots. No torch.
+
+The idea: the engine tells, others draw. A listener is given to the Engine; without one no record is even built.
+
+    RequestAdded     ─→ TokensScheduled, BlocksAllocated  (every step)  ─→ RequestFinished, BlocksReleased
+                        RequestPreempted, BlocksReleased  (when blocks run out: waits again)
+    one step         ─→ StepFinished (sums and times), or StepInterrupted (an error or Ctrl-C: all are computed again)
+
+Times are seconds since the engine was made. `dataclasses.asdict(event)` is a table row.
+
+Lesson: 3 (the block map)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lmcourse.config import FinishReason
+from lmcourse.engine.answer import Answer
+from lmcourse.engine.request import Request
+from lmcourse.engine.scheduler import Plan, Scheduler
+
+__all__ = [
+    "BlocksAllocated",
+    "BlocksReleased",
+    "Event",
+    "EventLog",
+    "Reporter",
+    "RequestAdded",
+    "RequestFinished",
+    "RequestPreempted",
+    "StepFinished",
+    "StepInterrupted",
+    "TokensScheduled",
+]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Every record: the number of the step, counted from 1 (0: before the first), and the time."""
+
+    step: int
+    time_seconds: float
+
+
+@dataclass(frozen=True)
+class RequestAdded(Event):
+    """`max_tokens` counts prompt and output."""
+
+    request_id: int
+    prompt_len: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class TokensScheduled(Event):
+    """`kind` is decode for a single token that follows computed ones, else prefill."""
+
+    request_id: int
+    start: int
+    stop: int
+    samples: bool
+    kind: str
+
+
+@dataclass(frozen=True)
+class BlocksAllocated(Event):
+    """Blocks appended to the request's block table."""
+
+    request_id: int
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BlocksReleased(Event):
+    """The request's whole block table."""
+
+    request_id: int
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RequestPreempted(Event):
+    """`num_computed` tokens will be computed again."""
+
+    request_id: int
+    num_computed: int
+
+
+@dataclass(frozen=True)
+class RequestFinished(Event):
+    """`num_outputs` leaves out a stop token."""
+
+    request_id: int
+    reason: FinishReason
+    num_outputs: int
+
+
+@dataclass(frozen=True)
+class StepFinished(Event):
+    """The step's work, the state after it, and where its time went."""
+
+    num_tokens: int
+    num_decodes: int
+    num_running: int
+    num_waiting: int
+    num_free_blocks: int
+    schedule_seconds: float
+    model_seconds: float
+    sample_seconds: float
+
+
+@dataclass(frozen=True)
+class StepInterrupted(Event):
+    """All requests wait again without blocks."""
+
+    error: str
+
+
+class EventLog:
+    """A listener that keeps everything: `Engine(..., on_event=log)`, then iterate."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self.events)
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __repr__(self) -> str:
+        return f"EventLog({len(self.events)} events)"
+
+
+class Reporter:
+    """Turns what the engine does into events for one listener; every method is a no-op without one."""
+
+    def __init__(self, listener: Callable[[Event], None] | None) -> None:
+        self._listener = listener
+        self._origin = time.perf_counter()
+        self._marks: list[float] = []
+        self.num_steps = 0
+
+    def _stamp(self) -> tuple[int, float]:
+        return self.num_steps, time.perf_counter() - self._origin
+
+    def mark(self) -> None:
+        """The end of one phase of a step: call once at its start and once after each of the three phases."""
+        if self._listener:
+            self._marks.append(time.perf_counter())
+
+    def added(self, request: Request) -> None:
+        """A request was queued."""
+        if self._listener:
+            event = RequestAdded(*self._stamp(), request.request_id, request.prompt_len, request.max_tokens)
+            self._listener(event)
+
+    def begin_step(self) -> None:
+        """A new step is about to be planned."""
+        self.num_steps += 1
+        self._marks.clear()
+        self.mark()
+
+    def planned(self, plan: Plan) -> None:
+        """Call before the plan is applied, while preempted requests still know their blocks."""
+        if not self._listener:
+            return
+        for request in plan.preempted:
+            self._listener(RequestPreempted(*self._stamp(), request.request_id, request.num_computed))
+            self.released(request)
+        for chunk in plan.chunks:
+            decodes = chunk.start > 0 and chunk.num_tokens == 1 and chunk.samples
+            kind = "decode" if decodes else "prefill"
+            request_id = chunk.request.request_id
+            self._listener(
+                TokensScheduled(*self._stamp(), request_id, chunk.start, chunk.stop, samples=chunk.samples, kind=kind)
+            )
+
+    def allocated(self, blocks_by_request: dict[int, list[int]]) -> None:
+        """What `Scheduler.apply` returned."""
+        if self._listener:
+            for request_id, blocks in blocks_by_request.items():
+                self._listener(BlocksAllocated(*self._stamp(), request_id, tuple(blocks)))
+
+    def released(self, request: Request) -> None:
+        """Call before the blocks are given back."""
+        if self._listener and request.blocks:
+            self._listener(BlocksReleased(*self._stamp(), request.request_id, tuple(request.blocks)))
+
+    def finished(self, answer: Answer) -> None:
+        """The answer has its finish_reason."""
+        if self._listener and answer.finish_reason:
+            ended = RequestFinished(*self._stamp(), answer.request_id, answer.finish_reason, len(answer.token_ids))
+            self._listener(ended)
+
+    def end_step(self, plan: Plan, scheduler: Scheduler) -> None:
+        """The step's sums; needs the four marks."""
+        if not self._listener:
+            return
+        schedule, model, sample = (later - sooner for sooner, later in zip(self._marks, self._marks[1:], strict=False))
+        event = StepFinished(
+            *self._stamp(),
+            num_tokens=plan.num_tokens,
+            num_decodes=sum(chunk.num_tokens == 1 and chunk.start > 0 for chunk in plan.chunks),
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting),
+            num_free_blocks=scheduler.blocks.num_free,
+            schedule_seconds=schedule,
+            model_seconds=model,
+            sample_seconds=sample,
+        )
+        self._listener(event)
+
+    def interrupted(self, error: BaseException) -> None:
+        """Call after everything is consistent again."""
+        if self._listener:
+            self._listener(StepInterrupted(*self._stamp(), f"{type(error).__name__}: {error}".split("\n")[0]))

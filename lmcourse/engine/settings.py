@@ -1,0 +1,86 @@
+"""What a TurbomindEngineConfig means on this machine: device, dtype, rotary scaling, and what is not there yet.
+
+The idea: a setting that is accepted has an effect. One that belongs to a later part of the course is refused by name
+instead of being ignored.
+
+Lesson: 2 (passing engine parameters)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import torch
+
+from lmcourse.config import TurbomindEngineConfig
+from lmcourse.errors import ConfigError, MachineError
+from lmcourse.spec import ModelSpec
+
+__all__ = ["check_supported", "choose_device", "choose_dtype", "choose_session_len", "scale_rotary"]
+
+
+def check_supported(config: TurbomindEngineConfig) -> None:
+    """ConfigError for settings whose machinery a later part brings."""
+    later = (
+        ("tp", config.tp == 1, 1, "several GPUs come with Part 9 of the course"),
+        ("quant_policy", config.quant_policy == 0, 0, "int8 and int4 KV caches come with Part 3 (lesson 3)"),
+        ("enable_prefix_caching", not config.enable_prefix_caching, False, "it comes with Part 3 (lesson 3)"),
+        ("use_logn_attn", not config.use_logn_attn, False, "it comes with Part 7, for the models trained with it"),
+    )
+    for name, supported, expected, when in later:
+        if not supported:
+            got = getattr(config, name)
+            raise ConfigError(
+                f"this engine has no {name}={got!r} yet: {when}",
+                expected=f"{name}={expected!r}",
+                got=got,
+                where=name,
+                next_step=f"leave {name} out",
+            )
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The named device (MachineError if it is missing); without a name CUDA if there is one, else the CPU."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise MachineError("no CUDA device is visible", got=name, next_step="run `lmcourse doctor`, or use 'cpu'")
+    return device
+
+
+def choose_dtype(config: TurbomindEngineConfig, stored_dtype: str, device: torch.device) -> torch.dtype:
+    """`auto` is float32 on CPU; on CUDA float16, or bfloat16 if the weights are stored so and the card computes it."""
+    named = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+    if config.dtype != "auto":
+        return named[config.dtype]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if stored_dtype == "bfloat16" and torch.cuda.is_bf16_supported() else torch.float16
+
+
+def scale_rotary(spec: ModelSpec, factor: float) -> ModelSpec:
+    """The spec with dynamic NTK scaling beyond its trained context; as it is for factor 0."""
+    if factor == 0:
+        return spec
+    rotary = dataclasses.replace(spec.rotary, scaling="dynamic", factor=factor, trained_context=spec.max_context)
+    return dataclasses.replace(spec, rotary=rotary)
+
+
+def choose_session_len(asked: int | None, spec: ModelSpec, *, cache_tokens: int) -> int:
+    """Most tokens of one request; warns beyond the trained context, and where the cache holds less than was wanted."""
+    wanted = spec.max_context if asked is None else asked
+    if wanted > spec.max_context and spec.rotary.scaling != "dynamic":
+        warnings.warn(
+            f"session_len {wanted} is more than the {spec.max_context} tokens the model was trained for: "
+            "answers far into the session will be poor (rope_scaling_factor=1.0 or more helps)",
+            stacklevel=4,
+        )
+    if wanted > cache_tokens:
+        warnings.warn(
+            f"session_len is reduced from {wanted} to {cache_tokens} tokens, all that the KV cache holds "
+            "(raise cache_max_entry_count to change that)",
+            stacklevel=4,
+        )
+    return min(wanted, cache_tokens)

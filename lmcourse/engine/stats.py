@@ -1,0 +1,29 @@
+"""EngineStats: the sizes and the load of an engine at one moment, for people, plots and a server's metrics. No torch.
+
+Lesson: 3 (memory while a model runs)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["EngineStats"]
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """Sizes of the engine, its present load, and sums since it was made."""
+
+    num_running: int
+    num_waiting: int
+    num_blocks: int
+    num_free_blocks: int
+    num_cached_blocks: int
+    tokens_per_block: int
+    session_len: int
+    weight_bytes: int
+    kv_bytes: int
+    num_steps: int
+    num_computed_tokens: int  # prompts, outputs and what preemption made to be computed again
+    num_sampled_tokens: int
+    num_preemptions: int
