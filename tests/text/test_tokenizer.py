@@ -10,9 +10,9 @@ from lmcourse.text.tokenizer import TextStream, Tokenizer
 
 MARKS = ("<|im_start|>", "<|im_end|>")
 TEXTS = (
-    "", " ", "  ", "hello world", " leading", "trailing ", "two  spaces", "\ttab\nline\r\n", "上海是一个城市", "😀 naïve Straße",
-    "mixed 你好hello", "<s>", "a<s>b</s> c", "<|im_start|>user\nhello <|im_end|>\n<|im_start|>assistant\n", "I'm 3.14!",
-    "▁already▁", "e\u0301 combining", "\u200bzero", "<0x41> literally", "\x00 nul",
+    "", " ", "  ", "hello world", " leading", "trailing ", "two  spaces", "\ttab\nline\r\n", "上海是一个城市",
+    "😀 naïve Straße", "mixed 你好hello", "<s>", "a<s>b</s> c", "<|im_start|>user\nhello <|im_end|>\n<|im_start|>",
+    "I'm 3.14!", "▁already▁", "e\u0301 combining", "\u200bzero", "<0x41> literally", "\x00 nul",
 )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def test_sentence_piece_encode_equals_transformers_slow(internlm2_folder, rng, d
 
 
 def test_sentence_piece_not_legacy_encode_equals_transformers(internlm2_folder):
-    """transformers' LlamaTokenizer adds the prefix to the start only; it treats a text that opens with a space otherwise."""
+    """transformers' LlamaTokenizer adds the prefix to the start only (but not before a space)."""
     import transformers
     from transformers.tokenization_utils_sentencepiece import SentencePieceExtractor
 
