@@ -111,7 +111,7 @@ def _torch_threads(torch: gpu.TorchFacts) -> int | None:
 def _course_rows(torch: gpu.TorchFacts) -> list[Row]:
     home, memory_bytes, has_gpu = Path.home(), course_memory_bytes(torch), bool(torch.devices)
     return [
-        course.check_model(os.environ, home, memory_bytes, has_gpu=has_gpu),
+        course.check_model(os.environ, memory_bytes, has_gpu=has_gpu),
         course.check_lesson_link(home, course.find_real_models(home), memory_bytes, has_gpu=has_gpu),
     ]
 

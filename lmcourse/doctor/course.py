@@ -1,6 +1,6 @@
 """Which model the course will use, and the link ~/internlm2-chat-1_8b that makes the lesson's commands work as printed.
 
-    LMCOURSE_MODEL set      that model, everywhere
+    course model            LMCOURSE_MODEL, or else the bundled tiny-chat
     ~/internlm2-chat-1_8b   the real InternLM2-chat-1.8B, if somebody put it there; otherwise a link to the bundled
                             tiny-chat. A real folder is never touched; a link can be replaced.
 
@@ -80,21 +80,23 @@ def _describe(facts: ModelFacts) -> str:
     return f"{size:.0f} MiB" if size < 1024 else f"{size / 1024:.1f} GiB"
 
 
-def check_model(environment: Mapping[str, str], home: Path, memory_bytes: int | None, *, has_gpu: bool) -> Row:
-    """The model that lessons and commands without a model name will use."""
-    asked = environment.get(MODEL_VARIABLE)
-    facts = _find_asked(asked) if asked else probe_model((home / LINK_NAME).resolve())
-    if asked and facts.weight_bytes is None:
-        return Row("course model", "fix", f"{MODEL_VARIABLE}={asked}: {facts.problem}", f"unset {MODEL_VARIABLE}")
+def check_model(environment: Mapping[str, str], memory_bytes: int | None, *, has_gpu: bool) -> Row:
+    """The model that lessons and commands use where none is named."""
+    asked = environment.get(MODEL_VARIABLE, "").strip()
+    if not asked:
+        return Row("course model", "ok", f"{BUNDLED} (bundled); {MODEL_VARIABLE} not set")
+    facts = _find_asked(asked)
+    found = f"{MODEL_VARIABLE}={asked}"
     if facts.weight_bytes is None:
-        return Row("course model", "ok", f"{BUNDLED} (bundled)")
-    is_bundled = facts.folder == _bundled_folder()
-    name = f"{BUNDLED} (bundled)" if is_bundled else str(facts.folder)
-    found = f"{name}, {_describe(facts)}" + (f", by {MODEL_VARIABLE}" if asked else "")
+        return Row("course model", "fix", f"{found}: {facts.problem}", f"unset {MODEL_VARIABLE}")
+    found += f", {_describe(facts)}"
     if memory_bytes is not None and not fits(facts.weight_bytes, memory_bytes, has_gpu=has_gpu):
-        found += f": too large for {memory_bytes / GIB:.1f} GiB"
-        return Row("course model", "fix", found, f"export {MODEL_VARIABLE}={BUNDLED}")
+        return Row("course model", "fix", found + _too_large(memory_bytes), f"export {MODEL_VARIABLE}={BUNDLED}")
     return Row("course model", "ok", found)
+
+
+def _too_large(memory_bytes: int) -> str:
+    return f": too large for {memory_bytes / GIB:.1f} GiB"
 
 
 def _bundled_folder() -> Path | None:
@@ -129,7 +131,10 @@ def check_lesson_link(home: Path, real: Sequence[ModelFacts], memory_bytes: int 
         found = f"linked to the bundled {BUNDLED}"
         return Row(name, "ok", f"{found}; the real one is here too", offer) if offer else Row(name, "ok", found)
     where = f"linked to {link.resolve()}" if link.is_symlink() else "a folder of its own"
-    return Row(name, "ok", f"{where}, {_describe(facts)}")
+    found = f"{where}, {_describe(facts)}"
+    if memory_bytes is not None and not fits(facts.weight_bytes, memory_bytes, has_gpu=has_gpu):
+        return Row(name, "warn", found + _too_large(memory_bytes), f"lmcourse chat {BUNDLED}  # in its place")
+    return Row(name, "ok", found)
 
 
 def link_model(home: Path, target: Path | None = None) -> Path:

@@ -100,21 +100,27 @@ def test_find_real_models_in_the_hub_cache(tmp_path, monkeypatch):
     assert [facts.folder.name for facts in find_real_models(tmp_path)] == ["abc"]
 
 
-def test_check_model_without_anything_is_the_bundled_one(tmp_path):
-    row = check_model({}, tmp_path, None, has_gpu=False)
+def test_check_lesson_link_to_a_model_too_large_for_the_memory(tmp_path):
+    make_model(tmp_path / NAME, 4 * GIB)
+    assert check_lesson_link(tmp_path, [], 6 * GIB, has_gpu=False).status == "warn"
+    assert check_lesson_link(tmp_path, [], 6 * GIB, has_gpu=True).status == "ok"
+
+
+def test_check_model_without_variable_is_the_bundled_one():
+    row = check_model({}, None, has_gpu=False)
     assert (row.status, "tiny-chat" in row.found) == ("ok", True)
 
 
 def test_check_model_too_large_for_the_memory(tmp_path):
-    make_model(tmp_path / NAME, 4 * GIB)
-    row = check_model({}, tmp_path, 6 * GIB, has_gpu=False)
+    folder = make_model(tmp_path / "m", 4 * GIB)
+    row = check_model({"LMCOURSE_MODEL": str(folder)}, 6 * GIB, has_gpu=False)
     assert row.status == "fix"
     assert row.fix == "export LMCOURSE_MODEL=tiny-chat"
-    assert check_model({}, tmp_path, 6 * GIB, has_gpu=True).status == "ok"
+    assert check_model({"LMCOURSE_MODEL": str(folder)}, 6 * GIB, has_gpu=True).status == "ok"
 
 
 @pytest.mark.parametrize(("asked", "status"), [("tiny-chat", "ok"), ("/no/such/folder", "fix")])
-def test_check_model_by_variable(tmp_path, asked, status):
-    row = check_model({"LMCOURSE_MODEL": asked}, tmp_path, None, has_gpu=False)
+def test_check_model_by_variable(asked, status):
+    row = check_model({"LMCOURSE_MODEL": asked}, None, has_gpu=False)
     assert row.status == status
     assert asked in row.found
