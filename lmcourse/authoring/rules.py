@@ -85,8 +85,12 @@ def _measured_faults(cells: tuple[Cell, ...]) -> Iterator[tuple[int, str]]:
     measured = [cell for cell in code if "measured" in cell.tags]
     if 4 * len(measured) > len(code):
         yield measured[0].line, f"{len(measured)} of {len(code)} code cells are measured; at most a quarter may be"
-    for cell, after in zip(code, [*code[1:], None], strict=True):
-        if "measured" in cell.tags and (after is None or "check" not in after.tags or "measured" in after.tags):
+    for cell, after in pairwise([*code, None]):
+        if (
+            cell is not None
+            and "measured" in cell.tags
+            and (after is None or "check" not in after.tags or "measured" in after.tags)
+        ):
             yield (
                 cell.line,
                 "a measured cell must be followed by a compared cell tagged check: what holds on any machine",

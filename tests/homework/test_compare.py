@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from lmcourse.homework.compare import describe, difference
+
+ROWS = torch.arange(12.0).reshape(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "said"),
+    [
+        (12, 12.0, None),
+        (12, torch.tensor(12), None),
+        (12, 10, "off by -2"),
+        (1000, 2_001_000, r"off by \+2,000,000"),
+        (12, True, "type bool"),
+        (12, "12", "type str"),
+        (12, float("nan"), "off by"),
+        ("abc", "abc", None),
+        ("abcd", "abxd", "first 2 characters agree; then 'cd' was expected and 'xd' came"),
+        ("abc", "abcd", "first 3 characters agree; then '' was expected and 'd' came"),
+        ("abc", None, "None"),
+        ([1, 2], (1, 2), None),
+        ([1, 2], torch.tensor([1, 2]), None),
+        ([], [], None),
+        ([1, 2, 3], [1, 9, 3], "item 1 differs: 2 was expected, 9 came"),
+        ([1, 2, 3], [1, 2], "2 items instead of 3; the first 2 agree"),
+        ([1, 2], 5, "type int; a list was expected"),
+        (ROWS, ROWS.clone(), None),
+        (ROWS, ROWS.T, r"shape \[3, 4\] instead of \[4, 3\]"),
+        (ROWS, ROWS.double(), "dtype torch.float64"),
+        (ROWS, ROWS.tolist(), "a tensor was expected"),
+        (ROWS, ROWS + torch.tensor([[0.0], [0.0], [1.0], [0.0]]), "1 of 4 rows hold other values, the first .* row 2"),
+        ((ROWS, ROWS), (ROWS, ROWS * 2), "item 1 differs"),
+        ((ROWS, ROWS), ROWS, "a tuple was expected"),
+    ],
+)  # fmt: skip
+def test_difference_says_where(expected: object, got: object, said: str | None) -> None:
+    found = difference(expected, got)
+    if said is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert re.search(said, found), found
+
+
+def test_describe_is_short() -> None:
+    assert describe(1234567) == "1,234,567"
+    assert describe(ROWS) == "a tensor of shape [4, 3], float32"
+    assert describe((ROWS, ROWS)).count("shape") == 2
+    assert len(describe("x" * 5000)) < 400
