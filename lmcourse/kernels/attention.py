@@ -5,19 +5,22 @@ Each token of the batch attends to its request's cached positions, which lie in 
     block_tables[r] = [5, 2, 9]      pool   0 1 2 3 4 5 6 7 8 9
     request r       = 150 tokens            . . # . . # . . . #     tokens_per_block = 64: 5, 2 full, 22 slots of 9
 
-Decodes (one new token each) run together: their blocks are gathered side by side and one call attends for all of them.
-The query heads that share a key/value head are that call's query rows, so nothing is expanded:
+Decodes (one new token each) run together, block by block, whatever their lengths. A softmax is a quotient of two sums
+of exp(score - peak), and sums with different peaks can be added once each is scaled to the highest (arXiv 2205.14135
+§3.1): so every block is attended to on its own, and a request's blocks are merged afterwards. The query heads that
+share a key/value head are the rows of one small product:
 
-    q        [num_decodes, num_kv_heads, queries_per_kv, head_dim]
-    keys     [num_decodes, num_kv_heads, longest context, head_dim]      ← copy of the blocks, masked past each context
+    blocks of all requests   A0 A1 A2 B0 C0 C1 …     each: scores [queries_per_kv, tokens_per_block] → peak, sums
+    merged per request       A: A0 + A1 + A2 at the highest of their peaks        B: B0        C: C0 + C1
 
-Decodes whose contexts differ more than twofold go to separate calls: padding never exceeds the useful bytes. Prefills
-run one request at a time, causal, offset by the positions that are cached already.
+Prefills run one request at a time, causal, offset by the positions that are cached already; so does a lone decode.
 
-Traffic of a decode, InternLM2-1.8B: 4 KiB of keys and values per cached token and layer; the gather writes and reads
-them once more, which a paged kernel saves. FLOPs: 4 · num_heads · head_dim per cached token.
+Traffic of a decode, InternLM2-1.8B: 4 KiB of keys and values per cached token and layer. This form also writes and
+reads a copy, in pieces that stay in the processor's cache, which a paged kernel saves. FLOPs per cached token:
+4 · num_heads · head_dim.
 
-Numerics: softmax in float32. Slots that a request does not own are never read into a result, whatever they hold.
+Numerics: scores, softmax and sums in float32. Slots outside a request's context never reach its result, whatever
+they hold.
 
 Lesson: 3 (paging)
 """
@@ -33,6 +36,9 @@ from lmcourse.kernels.dispatch import Operation, check_shape
 from lmcourse.kernels.ragged import LayerKV, RaggedBatch
 
 __all__ = ["ragged_attention", "ragged_attention_batched", "ragged_attention_reference"]
+
+# Keys copied at a time: on a CPU few enough to stay in its cache, on a GPU enough to fill it.
+_PIECE_BYTES = {"cpu": 2**20, "cuda": 2**27}
 
 
 def ragged_attention_reference(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
@@ -51,14 +57,16 @@ def ragged_attention_reference(q: Tensor, layer: LayerKV, batch: RaggedBatch, sc
 
 
 def ragged_attention_batched(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
-    """Decodes together, prefills one by one, through torch's fused attention."""
+    """Decodes together, prefills one by one."""
     out = torch.empty_like(q)
-    for num_blocks, requests in _groups_of_like_length(batch, layer.keys.shape[2]):
-        rows = torch.tensor(requests, device=q.device)
-        out[rows] = _decode(q[rows], layer, batch.block_tables[rows, :num_blocks], batch.positions[rows], scale)
-    for request in range(batch.num_decodes, batch.num_requests):
+    together = batch.num_decodes if batch.num_decodes > 1 else 0  # one decode alone is quicker without the merging
+    if together:
+        columns = -(-max(batch.context_lens[:together]) // layer.keys.shape[2])
+        tables = batch.block_tables[:together, :columns]
+        out[:together] = _decode(q[:together], layer, tables, batch.positions[:together], scale)
+    for request in range(together, batch.num_requests):
         tokens = slice(batch.query_starts[request], batch.query_starts[request + 1])
-        out[tokens] = _prefill(q[tokens], layer, batch, request, scale)
+        out[tokens] = _attend_one(q[tokens], layer, batch, request, scale)
     return out
 
 
@@ -69,54 +77,57 @@ def _request_blocks(pool: Tensor, batch: RaggedBatch, request: int) -> Tensor:
     return pool.index_select(0, blocks).transpose(0, 1).flatten(1, 2)[:, :context]
 
 
-def _groups_of_like_length(batch: RaggedBatch, tokens_per_block: int) -> list[tuple[int, list[int]]]:
-    """Decodes in groups, (most blocks of a member, members); within a group blocks differ at most twofold."""
-    num_blocks = [-(-context // tokens_per_block) for context in batch.context_lens[: batch.num_decodes]]
-    groups: list[tuple[int, list[int]]] = []
-    for request in sorted(range(batch.num_decodes), key=num_blocks.__getitem__, reverse=True):
-        if groups and groups[-1][0] <= 2 * num_blocks[request]:
-            groups[-1][1].append(request)
-        else:
-            groups.append((num_blocks[request], [request]))
-    return groups
+def _attend_one(q: Tensor, layer: LayerKV, batch: RaggedBatch, request: int, scale: float) -> Tensor:
+    """One request's tokens: q [tokens, num_heads, head_dim]."""
+    keys, values = (_request_blocks(pool, batch, request)[None] for pool in layer)
+    num_tokens, context = q.shape[0], keys.shape[2]
+    mask = None
+    if 1 < num_tokens < context:
+        start = batch.query_starts[request]
+        positions = batch.positions[start : start + num_tokens, None]
+        mask = torch.arange(context, device=q.device) <= positions
+    causal = 1 < num_tokens == context
+    queries = q.transpose(0, 1)[None]  # [1, num_heads, tokens, head_dim]
+    attended = scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True
+    )
+    return attended[0].transpose(0, 1)
 
 
 def _decode(q: Tensor, layer: LayerKV, tables: Tensor, positions: Tensor, scale: float) -> Tensor:
-    """One token per request: q [requests, num_heads, head_dim], tables [requests, blocks], positions [requests]."""
-    num_kv_heads, tokens_per_block = layer.keys.shape[1:3]
-    num_requests, num_heads, head_dim = q.shape
-    longest = tables.shape[1] * tokens_per_block
-    beyond = torch.arange(longest, device=q.device) > positions[:, None]  # [requests, longest]
-    keys, values = (_gather(pool, tables, beyond) for pool in layer)
-    queries = q.view(num_requests, num_kv_heads, num_heads // num_kv_heads, head_dim)
-    attended = scaled_dot_product_attention(queries, keys, values, attn_mask=~beyond[:, None, None], scale=scale)
-    return attended.reshape(num_requests, num_heads, head_dim)
+    """One token per request: q [requests, num_heads, head_dim], tables [requests, columns], positions [requests]."""
+    tokens_per_block, device = layer.keys.shape[2], q.device
+    firsts = torch.arange(tables.shape[1], device=device) * tokens_per_block
+    owner, column = (firsts <= positions[:, None]).nonzero(as_tuple=True)  # of each block in use
+    beyond = torch.arange(tokens_per_block, device=device) > (positions[owner] - firsts[column])[:, None]
+    queries = rearrange(q.float() * scale, "r (k g) d -> r k g d", k=layer.keys.shape[1])
+    sums, peaks = _attend_blocks(queries[owner], layer, tables[owner, column], beyond)
+
+    cells = (*tables.shape, *queries.shape[1:3])  # one per request, column of its table, head
+    peak_table = torch.full((*cells, 1), float("-inf"), device=device)
+    peak_table[owner, column] = peaks
+    sum_table = torch.zeros((*cells, sums.shape[-1]), device=device)
+    sum_table[owner, column] = sums
+    merged = ((peak_table - peak_table.amax(dim=1, keepdim=True)).exp_() * sum_table).sum(dim=1)
+    return (merged[..., :-1] / merged[..., -1:]).flatten(1, 2).to(q.dtype)
 
 
-def _gather(pool: Tensor, tables: Tensor, beyond: Tensor) -> Tensor:
-    """Copy the tables' blocks side by side: [requests, num_kv_heads, longest, head_dim], zero past each context."""
-    num_blocks, num_kv_heads, tokens_per_block, head_dim = pool.shape
-    heads = torch.arange(num_kv_heads, device=pool.device)
-    tiles = (tables[:, None, :] * num_kv_heads + heads[None, :, None]).flatten()  # of one head of one block each
-    copy = pool.view(num_blocks * num_kv_heads, tokens_per_block, head_dim).index_select(0, tiles)
-    stale = beyond[:, None].expand(-1, num_kv_heads, -1).flatten().nonzero().squeeze(1)
-    copy.view(-1, head_dim).index_fill_(0, stale, 0)  # masked scores are not enough: 0 · NaN is NaN
-    return copy.view(tables.shape[0], num_kv_heads, -1, head_dim)
-
-
-def _prefill(q: Tensor, layer: LayerKV, batch: RaggedBatch, request: int, scale: float) -> Tensor:
-    """Several tokens of one request: q [tokens, num_heads, head_dim]."""
-    keys, values = (_request_blocks(pool, batch, request)[None] for pool in layer)
-    queries = q.transpose(0, 1)[None]  # [1, num_heads, tokens, head_dim]
-    start = batch.query_starts[request]
-    mask = None
-    if q.shape[0] < keys.shape[2]:
-        positions = batch.positions[start : start + q.shape[0], None]
-        mask = torch.arange(keys.shape[2], device=q.device) <= positions
-    attended = scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
-    )
-    return attended[0].transpose(0, 1)
+def _attend_blocks(queries: Tensor, layer: LayerKV, blocks: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor]:
+    """Per block and head: sums of exp(score - peak) · [values | 1], [..., head_dim + 1], and the peaks, [..., 1]."""
+    count = max(1, _PIECE_BYTES[queries.device.type] // layer.keys[0].nbytes)
+    sums, peaks = [], []
+    for start in range(0, blocks.shape[0], count):
+        piece = slice(start, start + count)
+        keys = layer.keys.index_select(0, blocks[piece]).float()
+        values = layer.values.index_select(0, blocks[piece]).float()
+        stale, offsets = beyond[piece].nonzero(as_tuple=True)
+        values[stale, :, offsets] = 0  # a weight of 0 is not enough: 0 · NaN is NaN
+        scores = (queries[piece] @ keys.transpose(2, 3)).masked_fill_(beyond[piece, None, None], float("-inf"))
+        peak = scores.amax(dim=-1, keepdim=True)
+        weights = scores.sub_(peak).exp_()
+        sums.append(torch.cat((weights @ values, weights.sum(dim=-1, keepdim=True)), dim=-1))
+        peaks.append(peak)
+    return torch.cat(sums), torch.cat(peaks)
 
 
 _RAGGED_ATTENTION = Operation(
