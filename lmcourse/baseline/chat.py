@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
+from lmcourse.baseline.generate import generate_ids
 from lmcourse.baseline.notes import say
 from lmcourse.config import ChatTemplateConfig
 from lmcourse.errors import PromptError
@@ -43,7 +43,7 @@ class ChatMixin:
         """The answer to `query` and the history with this turn added.
 
         meta_instruction replaces the template's system prompt ("" removes it). `sampling` goes to transformers'
-        GenerationConfig: do_sample, temperature, top_p, …; a `streamer` goes to `generate`.
+        `generate`: do_sample, temperature, top_p, …, streamer.
         """
         model: Any = self
         template = find_template(ChatTemplateConfig(meta_instruction=meta_instruction), Path(model.name_or_path))
@@ -56,16 +56,9 @@ class ChatMixin:
                 got=f"{len(prompt_ids)} tokens", where="history and query",
                 next_step="start again with history=[]",
             )  # fmt: skip
-        streamer = sampling.pop("streamer", None)
         stop_ids = _stop_ids(template, tokenizer, model)
-        generation = _greedy_unless_told(sampling, stop_ids, min(max_new_tokens, room))
-        ids = torch.tensor([prompt_ids], device=model.device)
-        output = model.generate(
-            ids, attention_mask=torch.ones_like(ids), generation_config=generation, streamer=streamer
-        )
-        response = tokenizer.decode(
-            _until_stop(output[0, len(prompt_ids) :].tolist(), stop_ids), skip_special_tokens=True
-        )
+        new_ids = generate_ids(model, prompt_ids, min(max_new_tokens, room), stop_ids=stop_ids, **sampling)
+        response = tokenizer.decode(new_ids, skip_special_tokens=True)
         return response, [*(history or []), (query, response)]
 
     def cuda(self, device: int | torch.device | None = None) -> Any:
@@ -103,13 +96,3 @@ def _stop_ids(template: ChatTemplate, tokenizer: Any, model: Any) -> list[int]:
     own = [] if own is None else [own] if isinstance(own, int) else list(own)
     words = [tokenizer.convert_tokens_to_ids(word) for word in template.stop_words]
     return list(dict.fromkeys([*own, *(i for i in words if i is not None and i != tokenizer.unk_token_id)]))
-
-
-def _greedy_unless_told(sampling: dict[str, Any], stop_ids: list[int], max_new_tokens: int) -> GenerationConfig:
-    settings = {"do_sample": False, "repetition_penalty": 1.0, "pad_token_id": stop_ids[0] if stop_ids else 0}
-    return GenerationConfig(**{**settings, **sampling}, eos_token_id=stop_ids or None, max_new_tokens=max_new_tokens)
-
-
-def _until_stop(ids: list[int], stop_ids: list[int]) -> list[int]:
-    ends = [i for i, token in enumerate(ids) if token in stop_ids]
-    return ids[: ends[0]] if ends else ids
