@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from lmcourse.authoring.canonical import canonical_bytes
 from lmcourse.authoring.execute import clean_room, execute
-from lmcourse.authoring.notebook import build_notebook
+from lmcourse.authoring.notebook import EDITIONS, build_notebook
 from lmcourse.authoring.project import Project
 from lmcourse.authoring.rules import find_faults, notebook_faults
 from lmcourse.authoring.source import Cell, Lesson, read_lesson
 
 __all__ = [
+    "EDITIONS",
     "Cell",
     "Lesson",
     "Project",
