@@ -1,0 +1,109 @@
+"""Throughput: many requests of mixed lengths, our engine together against transformers' `generate` one by one.
+
+Both sides get the same weights, dtype, device, threads, prompts (as ids) and output lengths; both use a KV cache and
+torch's scaled_dot_product_attention. What differs is batching: the engine reads the weights once for all requests of
+a step, `generate` once for each token of each request.
+
+Lesson: 2 (the first honest speed comparison)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lmcourse.bench.measure import Timing, run_engine, run_transformers, time_alternately
+from lmcourse.bench.report import describe_machine
+from lmcourse.bench.workloads import GenerationRequest
+from lmcourse.config import TurbomindEngineConfig
+
+__all__ = ["ThroughputResult", "compare_throughput"]
+
+
+@dataclass(frozen=True)
+class ThroughputResult:
+    """Both timings of the same work, and how many requests got the same tokens from both."""
+
+    model: str
+    dtype: str
+    device: str
+    num_requests: int
+    num_prompt_tokens: int
+    num_same: int
+    engine: Timing
+    transformers: Timing
+    machine: dict[str, Any]
+
+    @property
+    def times_sooner(self) -> float:
+        return self.transformers.median_seconds / self.engine.median_seconds
+
+    def __str__(self) -> str:
+        machine = self.machine["gpu"] or f"{self.machine['cpu']}, {self.machine['threads']} threads"
+        rows = [("lmcourse, all together", self.engine), ("transformers, one by one", self.transformers)]
+        lines = [
+            f"{self.num_requests} requests, {self.num_prompt_tokens} prompt and {self.engine.num_tokens} output tokens",
+            f"{self.model}, {self.dtype}, on {machine}",
+            f"{'':26}{'median s':>10}{'fastest':>10}{'slowest':>10}{'output tokens/s':>18}",
+        ]
+        for name, timing in rows:
+            lines.append(
+                f"{name:26}{timing.median_seconds:10.2f}{min(timing.seconds):10.2f}{max(timing.seconds):10.2f}"
+                f"{timing.tokens_per_second:18.1f}"
+            )
+        lines.append(
+            f"{self.times_sooner:.1f} times sooner; the same tokens for {self.num_same} of {self.num_requests}"
+        )
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"benchmark": "throughput", "times_sooner": round(self.times_sooner, 2), **asdict(self)}
+
+
+def compare_throughput(
+    folder: Path,
+    requests: Sequence[GenerationRequest],
+    *,
+    dtype: str,
+    warmups: int = 1,
+    repeats: int = 3,
+) -> ThroughputResult:
+    """Load `folder` on both sides and let them take turns on the same requests."""
+    from lmcourse.baseline import AutoModelForCausalLM
+    from lmcourse.engine import Engine
+    from lmcourse.engine.settings import choose_device, choose_dtype
+    from lmcourse.models import load_spec
+
+    longest = max(len(request.prompt_ids) + request.num_output_tokens for request in requests)
+    config = TurbomindEngineConfig(dtype=dtype, session_len=longest, max_batch_size=len(requests))
+    device = choose_device()
+    chosen = choose_dtype(config, load_spec(folder).dtype, device)
+    answers: dict[str, list[list[int]]] = {}
+
+    def keep(name: str, ids: list[list[int]]) -> int:
+        answers[name] = ids
+        return sum(map(len, ids))
+
+    with Engine.from_folder(folder, config) as engine:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen).to(device)
+        timings = time_alternately(
+            {
+                "engine": lambda: keep("engine", run_engine(engine, requests)),
+                "transformers": lambda: keep("transformers", run_transformers(model, requests)),
+            },
+            warmups=warmups,
+            repeats=repeats,
+        )
+    return ThroughputResult(
+        model=folder.name,
+        dtype=str(chosen).removeprefix("torch."),
+        device=str(device),
+        num_requests=len(requests),
+        num_prompt_tokens=sum(len(request.prompt_ids) for request in requests),
+        num_same=sum(a == b for a, b in zip(answers["engine"], answers["transformers"], strict=True)),
+        engine=timings["engine"],
+        transformers=timings["transformers"],
+        machine=describe_machine(),
+    )

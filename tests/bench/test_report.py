@@ -1,0 +1,32 @@
+"""Results: the machine they name, and files written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from lmcourse.bench import describe_machine, write_json
+from lmcourse.errors import StorageError
+
+
+def test_describe_machine_names_what_a_reader_needs():
+    machine = describe_machine()
+    assert machine["threads"] == torch.get_num_threads()
+    assert machine["torch"].startswith(torch.__version__.split("+")[0])
+    assert machine["cpu"]
+    json.dumps(machine)
+
+
+def test_write_json_makes_folders_and_keeps_chinese_readable(tmp_path):
+    write_json(tmp_path / "a/b.json", {"model": "小模型"})
+    assert "小模型" in (tmp_path / "a/b.json").read_text("utf-8")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.json"]
+
+
+def test_write_json_that_fails_leaves_nothing(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(StorageError, match="could not be written"):
+        write_json(tmp_path / "taken", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
