@@ -1,28 +1,36 @@
 """Models: from a folder of files to a decoder that runs.
 
-families.py       find_family, FAMILIES   which row runs a config
-hf_config.py      …_spec                  config.json → ModelSpec
-layouts.py        TensorRule              stored tensors → canonical weights, per family
-decoder.py        Decoder                 the only transformer
-checkpoint.py     Checkpoint              safetensors: names and shapes, then one tensor at a time
-weight_stream.py  WeightStream            canonical weights, one at a time
-loading.py        load_spec, load_decoder a folder → a decoder on a device
-files.py          read_json               small files, safely
+families.py          find_family, FAMILIES   which row runs a config
+hf_config.py         llama_spec, …           config.json → ModelSpec
+layouts.py           TensorRule              stored tensors → canonical weights, per family
+decoder.py           Decoder                 the only transformer
+safetensors_file.py  read_header, …          one file: its header, checked; written tensor by tensor
+checkpoint.py        Checkpoint              a folder: names and shapes, then one tensor at a time
+weight_stream.py     WeightStream            canonical weights, one at a time
+loading.py           load_spec, load_decoder a folder → a decoder on a device
+engine_format.py     EngineManifest          the engine's own format, and which format a folder has
+convert.py           convert                 Hugging Face folder → engine format
+new_folder.py        new_folder              a folder that appears complete or not at all
+files.py             read_json               small files, safely
 """
 
-from lmcourse.models.checkpoint import Checkpoint, TensorInfo
+from lmcourse.models.checkpoint import Checkpoint
+from lmcourse.models.convert import ConvertedTensor, convert
 from lmcourse.models.decoder import Decoder, DecoderLayer
 from lmcourse.models.families import FAMILIES, Family, find_family
 from lmcourse.models.loading import Progress, load_decoder, load_spec
+from lmcourse.models.safetensors_file import TensorInfo
 
 __all__ = [
     "FAMILIES",
     "Checkpoint",
+    "ConvertedTensor",
     "Decoder",
     "DecoderLayer",
     "Family",
     "Progress",
     "TensorInfo",
+    "convert",
     "find_family",
     "load_decoder",
     "load_spec",

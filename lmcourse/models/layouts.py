@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lmcourse.spec import ModelSpec
 
-__all__ = ["INTERNLM2_RULES", "LLAMA_RULES", "StoredTensor", "TensorRule", "stored_tensors"]
+__all__ = ["ENGINE_RULES", "INTERNLM2_RULES", "LLAMA_RULES", "StoredTensor", "TensorRule", "stored_tensors"]
 
 
 @dataclass(frozen=True)
@@ -113,3 +113,5 @@ INTERNLM2_RULES = (
     TensorRule("norm", ("model.norm",)),
     TensorRule("head", ("output",)),
 )
+
+ENGINE_RULES = tuple(TensorRule(rule.module, (rule.module,), what="as it is") for rule in LLAMA_RULES)

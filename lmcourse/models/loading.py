@@ -1,11 +1,10 @@
 """Loading: a folder → a Decoder with its weights on the device, one tensor at a time.
 
-The decoder is built on torch's meta device, where shapes cost nothing. Then, canonical tensor by canonical tensor, the
-stored parts are read, cast, moved and fused, so that besides the model itself only one tensor's parts are in memory:
+The decoder is built on torch's meta device, where shapes cost nothing; then each weight takes its place as the stream
+makes it, so that the peak of memory is the model and one tensor. Which format a folder has is told by its files:
 
-    file ──read──▶ part (stored dtype, CPU) ──cast, move──▶ part (dtype, device) ──fuse──▶ weight
-
-A missing tensor, a wrong shape or a value that is not finite is an error; a tensor that nothing asked for is a warning.
+    turbomind.json   the engine's own: names, shapes and spec are the decoder's
+    config.json      Hugging Face: a family's layout says how its tensors become the decoder's
 
 Lesson: 2 (what happens before the first token)
 """
@@ -21,20 +20,25 @@ from torch import Tensor, nn
 
 from lmcourse.models.checkpoint import Checkpoint
 from lmcourse.models.decoder import Decoder, meta_decoder
-from lmcourse.models.families import Layout, find_family
+from lmcourse.models.engine_format import EngineManifest, detect_format
+from lmcourse.models.families import Family, find_family
 from lmcourse.models.files import read_json, require_folder
 from lmcourse.models.hf_config import token_ids
+from lmcourse.models.layouts import ENGINE_RULES
 from lmcourse.models.weight_stream import WeightStream
 from lmcourse.spec import ModelSpec
 
-__all__ = ["Progress", "load_decoder", "load_spec"]
+__all__ = ["Progress", "load_decoder", "load_spec", "open_weights"]
 
-Progress = Callable[[str, int, int], None]  # canonical tensor that is ready, tensors done, tensors in all
+Progress = Callable[[str, int, int], None]  # the canonical tensor that is ready, tensors done, tensors in all
 
 
 def load_spec(folder: Path) -> ModelSpec:
-    """The spec of a model folder, from config.json and generation_config.json."""
-    return _read_config(require_folder(folder))[0]
+    """The spec of a model folder: turbomind.json, or config.json and generation_config.json."""
+    folder = require_folder(folder)
+    if detect_format(folder) == "turbomind":
+        return EngineManifest.read(folder).spec
+    return _read_config(folder)[0]
 
 
 def load_decoder(
@@ -45,32 +49,42 @@ def load_decoder(
     model_format: str | None = None,
     progress: Progress | None = None,
 ) -> Decoder:
-    """The model of a folder, ready to run; weights do not require gradients."""
+    """The model of a folder, ready to run; its weights do not require gradients."""
     folder = require_folder(folder)
-    spec, layout = _read_config(folder)
-    decoder = meta_decoder(spec)
-    num_tensors = sum(1 for _ in decoder.parameters())
-    weights = WeightStream(Checkpoint(folder), spec, layout.rules, dtype=dtype, device=device)
+    detect_format(folder, model_format)
+    weights, _ = open_weights(folder, dtype=dtype, device=device)
+    decoder = meta_decoder(weights.spec)
+    total = sum(1 for _ in decoder.parameters())
     for done, (stored, weight) in enumerate(weights, start=1):
-        set_weight(decoder, stored.name, weight)
+        _set_weight(decoder, stored.name, weight)
         if progress is not None:
-            progress(stored.name, done, num_tensors)
+            progress(stored.name, done, total)
     return decoder
 
 
-def _read_config(folder: Path) -> tuple[ModelSpec, Layout]:
+def open_weights(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> tuple[WeightStream, str]:
+    """The canonical weights of a folder, not yet read, and its family's name; dtype None keeps the stored dtypes."""
+    if detect_format(folder) == "turbomind":
+        manifest = EngineManifest.read(folder)
+        checkpoint = Checkpoint(folder, files=manifest.weight_files)
+        return WeightStream(checkpoint, manifest.spec, ENGINE_RULES, dtype, device), manifest.family
+    spec, family = _read_config(folder)
+    assert family.layout is not None, "find_family returns rows that run"
+    return WeightStream(Checkpoint(folder), spec, family.layout.rules, dtype, device), family.name
+
+
+def _read_config(folder: Path) -> tuple[ModelSpec, Family]:
     config = read_json(folder / "config.json")
-    layout = find_family(config).layout
-    assert layout is not None, "find_family returns rows that run"
-    spec = layout.read_spec(config)
+    family = find_family(config)
+    assert family.layout is not None, "find_family returns rows that run"
+    spec = family.layout.read_spec(config)
     generation = folder / "generation_config.json"
     if generation.exists():
         more = token_ids(read_json(generation).get("eos_token_id"), "eos_token_id")
         spec = dataclasses.replace(spec, eos_ids=tuple(dict.fromkeys((*spec.eos_ids, *more))))
-    return spec, layout
+    return spec, family
 
 
-def set_weight(decoder: Decoder, name: str, weight: Tensor) -> None:
-    """Give a decoder one canonical weight."""
+def _set_weight(decoder: Decoder, name: str, weight: Tensor) -> None:
     module, leaf = name.rsplit(".", 1)
     setattr(decoder.get_submodule(module), leaf, nn.Parameter(weight, requires_grad=False))

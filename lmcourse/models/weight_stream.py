@@ -11,6 +11,7 @@ Lesson: 2 (conversion, tensor by tensor)
 from __future__ import annotations
 
 import difflib
+import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from lmcourse.errors import CheckpointError
 from lmcourse.models.checkpoint import Checkpoint
 from lmcourse.models.decoder import meta_decoder
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
+from lmcourse.models.safetensors_file import TensorInfo
 from lmcourse.spec import ModelSpec
 
 __all__ = ["WeightStream"]
@@ -36,7 +38,7 @@ class WeightStream:
     checkpoint: Checkpoint
     spec: ModelSpec
     rules: tuple[TensorRule, ...]
-    dtype: torch.dtype
+    dtype: torch.dtype | None  # None: as stored
     device: torch.device
 
     def __iter__(self) -> Iterator[tuple[StoredTensor, Tensor]]:
@@ -47,6 +49,11 @@ class WeightStream:
             yield stored, self._weight(stored, tuple(parameter.shape))
         self._warn_of_unused(used)
 
+    def stored_dtype(self, canonical: str) -> torch.dtype:
+        """The dtype that a canonical weight has without casting."""
+        dtypes = [self._info(source).torch_dtype for source in stored_tensors(self.rules, canonical).sources]
+        return functools.reduce(torch.promote_types, dtypes)
+
     def _weight(self, stored: StoredTensor, shape: tuple[int, ...]) -> Tensor:
         rule = stored.rule
         rows = rule.source_rows(self.spec) if rule.source_rows else shape[:1]
@@ -55,9 +62,7 @@ class WeightStream:
         return rule.arrange(weight, self.spec) if rule.arrange else weight
 
     def _part(self, source: str, shape: tuple[int, ...]) -> Tensor:
-        info = self.checkpoint.tensors.get(source)
-        if info is None:
-            raise self._missing(source, shape)
+        info = self._info(source)
         if info.shape != shape:
             raise CheckpointError(
                 f"{source} has the wrong shape",
@@ -67,18 +72,19 @@ class WeightStream:
                 next_step="config and weights are of different models or versions: get both again",
             )
         read = self.checkpoint.read(source)
-        part = read.to(
-            device=self.device, dtype=self.dtype, copy=True
-        )  # a copy even when nothing changes: no open file
+        # A copy even when nothing changes: what was read is still backed by the file.
+        part = read.to(device=self.device, dtype=self.dtype or read.dtype, copy=True)
         if not _is_finite(part):
             raise self._not_finite(source, read)
         return part
 
-    def _missing(self, source: str, shape: tuple[int, ...]) -> CheckpointError:
+    def _info(self, source: str) -> TensorInfo:
+        if source in self.checkpoint.tensors:
+            return self.checkpoint.tensors[source]
         near = difflib.get_close_matches(source, self.checkpoint.tensors, n=1)
-        return CheckpointError(
+        raise CheckpointError(
             f"the checkpoint has no tensor {source}",
-            expected=f"{source} {list(shape)}",
+            expected=source,
             got=f"{len(self.checkpoint.tensors)} tensors" + (f", nearest {near[0]}" if near else ""),
             where=self.checkpoint.folder,
             next_step="a shard may be missing: get the model's files again",

@@ -1,0 +1,149 @@
+"""What a model costs, from its spec alone: bytes, FLOPs and the roofline time of a step. No torch, no measuring.
+
+    weights      embedding + num_layers · layer + final norm + head
+    KV cache     2 (key and value) · num_layers · num_kv_heads · head_dim elements per token
+    decode       every weight but the embedding table is read once per step, and each request's cache once
+    prefill      2 FLOPs per weight and token, plus attention's triangle, plus one row of logits
+
+A step takes at least as long as its bytes need at the device's bandwidth, and as its FLOPs need at its peak. Units are
+bytes, seconds and FLOPs (a multiply and an add are two).
+
+Lesson: 2 (predict, then measure), 3 (what the cache costs)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmcourse.spec import ModelSpec
+
+__all__ = [
+    "Device",
+    "ParameterCount",
+    "Storage",
+    "count_decode_flops",
+    "count_kv_block_bytes",
+    "count_kv_bytes_per_token",
+    "count_parameters",
+    "count_prefill_flops",
+    "count_streamed_bytes",
+    "count_weight_bytes",
+    "decode_seconds",
+    "prefill_seconds",
+]
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Elements by what happens to them in a step: gathered, multiplied in the layers, normed, multiplied at the end."""
+
+    embedding: int
+    body: int  # matrices of all layers
+    vectors: int  # norms and biases of all layers, and the final norm
+    head: int  # 0 when it is the embedding's table
+
+    @property
+    def total(self) -> int:
+        """As a model card states it."""
+        return self.embedding + self.body + self.vectors + self.head
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes per element of what is stored; the defaults are float16 throughout.
+
+    4-bit weights in groups of 128 with a float16 scale and a 4-bit zero are (4 + 16/128 + 4/128) / 8 = 0.5195 bytes.
+    """
+
+    body_bytes: float = 2
+    head_bytes: float = 2
+    vector_bytes: float = 2
+    embedding_bytes: float = 2
+    kv_bytes: float = 2
+    kv_scale_bytes: float = 0  # scale and zero of one token's head, where keys and values are quantised
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device's two limits, as measured on it or as its maker states them."""
+
+    bytes_per_second: float
+    flops_per_second: float
+
+
+def count_parameters(spec: ModelSpec) -> ParameterCount:
+    """Exact counts; they add up to the elements in the decoder's weights."""
+    q_rows, kv_rows = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+    attention = spec.hidden * (q_rows + 2 * kv_rows) + q_rows * spec.hidden
+    vectors = 2 * spec.hidden
+    vectors += spec.qkv_bias * (q_rows + 2 * kv_rows) + spec.output_bias * spec.hidden
+    vectors += spec.mlp_bias * (2 * spec.intermediate + spec.hidden)
+    table = spec.vocab * spec.hidden
+    return ParameterCount(
+        embedding=table,
+        body=spec.num_layers * (attention + 3 * spec.hidden * spec.intermediate),
+        vectors=spec.num_layers * vectors + spec.hidden,
+        head=0 if spec.tie_embeddings else table,
+    )
+
+
+def count_weight_bytes(spec: ModelSpec, storage: Storage = Storage()) -> float:
+    """Memory that the weights take."""
+    return count_parameters(spec).embedding * storage.embedding_bytes + _matrix_bytes(spec, storage, tied=False)
+
+
+def count_streamed_bytes(spec: ModelSpec, storage: Storage = Storage()) -> float:
+    """Weights read by each decode step: all but the embedding table, of which one row per token is read.
+
+    A tied table counts, since the logits need all of it.
+    """
+    return _matrix_bytes(spec, storage, tied=spec.tie_embeddings)
+
+
+def count_kv_bytes_per_token(spec: ModelSpec, storage: Storage = Storage()) -> float:
+    """KV cache for one token of one request, all layers."""
+    per_head = spec.head_dim * storage.kv_bytes + storage.kv_scale_bytes
+    return 2 * spec.num_layers * spec.num_kv_heads * per_head
+
+
+def count_kv_block_bytes(spec: ModelSpec, tokens_per_block: int, storage: Storage = Storage()) -> float:
+    """KV cache that one block number stands for, all layers."""
+    return tokens_per_block * count_kv_bytes_per_token(spec, storage)
+
+
+def count_decode_flops(spec: ModelSpec, context: int) -> int:
+    """One token of one request whose cache holds `context` tokens."""
+    return 2 * _multiplied(spec) + 4 * spec.num_layers * spec.num_heads * spec.head_dim * context
+
+
+def count_prefill_flops(spec: ModelSpec, num_tokens: int) -> int:
+    """A prompt from nothing: causal attention is half a square, and only the last row's logits are computed."""
+    parameters = count_parameters(spec)
+    attention = 2 * spec.num_layers * spec.num_heads * spec.head_dim * num_tokens**2
+    return 2 * parameters.body * num_tokens + attention + 2 * (_multiplied(spec) - parameters.body)
+
+
+def decode_seconds(
+    spec: ModelSpec, device: Device, *, batch: int = 1, context: int = 0, storage: Storage = Storage()
+) -> float:
+    """Least time of a decode step for `batch` requests of `context` cached tokens each."""
+    num_bytes = count_streamed_bytes(spec, storage) + batch * context * count_kv_bytes_per_token(spec, storage)
+    return max(num_bytes / device.bytes_per_second, batch * count_decode_flops(spec, context) / device.flops_per_second)
+
+
+def prefill_seconds(spec: ModelSpec, device: Device, *, num_tokens: int, storage: Storage = Storage()) -> float:
+    """Least time to compute a prompt: weights are read once, the rest is arithmetic."""
+    num_bytes = count_streamed_bytes(spec, storage) + num_tokens * count_kv_bytes_per_token(spec, storage)
+    return max(num_bytes / device.bytes_per_second, count_prefill_flops(spec, num_tokens) / device.flops_per_second)
+
+
+def _multiplied(spec: ModelSpec) -> int:
+    """Weights that one token is multiplied by."""
+    return count_parameters(spec).body + spec.vocab * spec.hidden
+
+
+def _matrix_bytes(spec: ModelSpec, storage: Storage, *, tied: bool) -> float:
+    """Everything but the embedding, or with it where it does the head's work."""
+    parameters = count_parameters(spec)
+    table = parameters.embedding * storage.embedding_bytes if tied else parameters.head * storage.head_bytes
+    return parameters.body * storage.body_bytes + parameters.vectors * storage.vector_bytes + table

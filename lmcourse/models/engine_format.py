@@ -1,0 +1,96 @@
+"""The engine's own («TurboMind») format: weights as the decoder holds them, and what the config said, understood.
+
+    turbomind.json                     version, ModelSpec, family, which files hold the weights
+    weights-0001-of-0002.safetensors   canonical tensors, in the decoder's order, in the dtype they were stored in
+    tokenizer.json, config.json, …     copied; config.json is kept for the chat template and for people
+
+Loading needs no family's names or layouts any more: every tensor is read once, whole, in order.
+
+Lesson: 2 (what the engine format is)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmcourse.errors import CheckpointError, ConfigError, UnsupportedModelError
+from lmcourse.models.files import read_json
+from lmcourse.spec import ModelSpec, RotarySpec
+
+__all__ = ["ENGINE_FILE", "EngineManifest", "detect_format"]
+
+ENGINE_FILE = "turbomind.json"
+_FORMAT, _VERSION = "lmcourse-turbomind", 1
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """What turbomind.json says."""
+
+    spec: ModelSpec
+    family: str  # a name of models/families.py, for people: nothing depends on it
+    weight_files: tuple[str, ...]
+    num_bytes: int  # of all weights
+
+    def write(self, folder: Path) -> None:
+        """Write turbomind.json."""
+        content = {"format": _FORMAT, "version": _VERSION} | dataclasses.asdict(self)
+        (folder / ENGINE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> EngineManifest:
+        """Read turbomind.json; CheckpointError for another version, or if it was damaged."""
+        path = folder / ENGINE_FILE
+        content = read_json(path)
+        stated = (content.pop("format", None), content.pop("version", None))
+        if stated != (_FORMAT, _VERSION):
+            raise _unreadable(path, f"format {_FORMAT}, version {_VERSION}", f"format {stated[0]}, version {stated[1]}")
+        try:
+            spec = _spec(content.pop("spec"))
+            manifest = cls(spec=spec, **content)
+            return dataclasses.replace(manifest, weight_files=tuple(manifest.weight_files))
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise _unreadable(path, "the settings that `lmcourse convert` writes", str(error)) from error
+
+
+def detect_format(folder: Path, wanted: str | None = None) -> str:
+    """ "hf" or "turbomind", by the files that are there; ConfigError if `wanted` is the other one."""
+    found = "turbomind" if (folder / ENGINE_FILE).exists() else "hf"
+    if wanted == "awq":
+        raise UnsupportedModelError(
+            "4-bit AWQ weights arrive with the quantisation lesson",
+            expected="model_format hf or turbomind",
+            got="model_format awq",
+            where=folder,
+            next_step="use the model's fp16 folder and leave model_format out",
+        )
+    if wanted not in (None, found):
+        raise ConfigError(
+            f"the folder is not in {wanted} format",
+            expected=f"{ENGINE_FILE}, as `lmcourse convert` writes it"
+            if wanted == "turbomind"
+            else "Hugging Face files",
+            got=f"{found} format",
+            where=folder,
+            next_step="leave model_format out, and it is detected",
+        )
+    return found
+
+
+def _spec(content: dict[str, Any]) -> ModelSpec:
+    rotary = RotarySpec(**content.pop("rotary"))
+    spec = ModelSpec(rotary=rotary, **content)
+    for item in dataclasses.fields(spec):
+        value = getattr(spec, item.name)
+        if item.type == "int" and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{item.name} is {value!r}, not a whole number of 1 or more")
+    return dataclasses.replace(spec, eos_ids=tuple(spec.eos_ids))
+
+
+def _unreadable(path: Path, expected: str, got: str) -> CheckpointError:
+    next_step = "convert the model again with this version of lmcourse"
+    return CheckpointError(f"{path.name} cannot be read", expected=expected, got=got, where=path, next_step=next_step)
