@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from lmcourse.config import FinishReason
 from lmcourse.engine.answer import Answer
 from lmcourse.engine.request import Request
-from lmcourse.engine.scheduler import Plan, Scheduler
+from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
 
 __all__ = [
     "BlocksAllocated",
@@ -56,7 +56,7 @@ class RequestAdded(Event):
 
 @dataclass(frozen=True)
 class TokensScheduled(Event):
-    """`kind` is decode for a single token that follows computed ones, else prefill."""
+    """`kind` is decode for a single output token, else prefill."""
 
     request_id: int
     start: int
@@ -152,12 +152,12 @@ class Reporter:
 
     def mark(self) -> None:
         """The end of one phase of a step: call once at its start and once after each of the three phases."""
-        if self._listener:
+        if self._listener is not None:
             self._marks.append(time.perf_counter())
 
     def added(self, request: Request) -> None:
         """A request was queued."""
-        if self._listener:
+        if self._listener is not None:
             event = RequestAdded(*self._stamp(), request.request_id, request.prompt_len, request.max_tokens)
             self._listener(event)
 
@@ -169,14 +169,13 @@ class Reporter:
 
     def planned(self, plan: Plan) -> None:
         """Call before the plan is applied, while preempted requests still know their blocks."""
-        if not self._listener:
+        if self._listener is None:
             return
         for request in plan.preempted:
             self._listener(RequestPreempted(*self._stamp(), request.request_id, request.num_computed))
             self.released(request)
         for chunk in plan.chunks:
-            decodes = chunk.start > 0 and chunk.num_tokens == 1 and chunk.samples
-            kind = "decode" if decodes else "prefill"
+            kind = "decode" if _decodes(chunk) else "prefill"
             request_id = chunk.request.request_id
             self._listener(
                 TokensScheduled(*self._stamp(), request_id, chunk.start, chunk.stop, samples=chunk.samples, kind=kind)
@@ -184,30 +183,30 @@ class Reporter:
 
     def allocated(self, blocks_by_request: dict[int, list[int]]) -> None:
         """What `Scheduler.apply` returned."""
-        if self._listener:
+        if self._listener is not None:
             for request_id, blocks in blocks_by_request.items():
                 self._listener(BlocksAllocated(*self._stamp(), request_id, tuple(blocks)))
 
     def released(self, request: Request) -> None:
         """Call before the blocks are given back."""
-        if self._listener and request.blocks:
+        if self._listener is not None and request.blocks:
             self._listener(BlocksReleased(*self._stamp(), request.request_id, tuple(request.blocks)))
 
     def finished(self, answer: Answer) -> None:
         """The answer has its finish_reason."""
-        if self._listener and answer.finish_reason:
+        if self._listener is not None and answer.finish_reason:
             ended = RequestFinished(*self._stamp(), answer.request_id, answer.finish_reason, len(answer.token_ids))
             self._listener(ended)
 
     def end_step(self, plan: Plan, scheduler: Scheduler) -> None:
         """The step's sums; needs the four marks."""
-        if not self._listener:
+        if self._listener is None:
             return
         schedule, model, sample = (later - sooner for sooner, later in zip(self._marks, self._marks[1:], strict=False))
         event = StepFinished(
             *self._stamp(),
             num_tokens=plan.num_tokens,
-            num_decodes=sum(chunk.num_tokens == 1 and chunk.start > 0 for chunk in plan.chunks),
+            num_decodes=sum(map(_decodes, plan.chunks)),
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting),
             num_free_blocks=scheduler.blocks.num_free,
@@ -219,5 +218,9 @@ class Reporter:
 
     def interrupted(self, error: BaseException) -> None:
         """Call after everything is consistent again."""
-        if self._listener:
+        if self._listener is not None:
             self._listener(StepInterrupted(*self._stamp(), f"{type(error).__name__}: {error}".split("\n")[0]))
+
+
+def _decodes(chunk: Chunk) -> bool:
+    return chunk.num_tokens == 1 and chunk.start >= chunk.request.prompt_len

@@ -37,6 +37,7 @@ class Sampled:
     logprobs: dict[int, float] | None = None
 
 
+@torch.inference_mode()
 def sample(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingRule]) -> list[Sampled]:
     """One token per row of float32 [rows, vocab] logits, overwritten on the way; LmcourseError if not finite."""
     best, token_ids = logits.max(dim=-1)

@@ -1,0 +1,206 @@
+"""A decoder whose every output depends on what the KV cache holds, a byte-level tokenizer, and engines made of them."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmcourse.config import GenerationConfig, TurbomindEngineConfig
+from lmcourse.engine import Engine, StepOutput
+from lmcourse.kernels import LayerKV, RaggedBatch
+from lmcourse.models import Decoder
+from lmcourse.spec import ModelSpec
+from lmcourse.text.tokenizer import Tokenizer
+
+NUM_LAYERS = 2
+
+
+def mirror_spec(vocab: int = 50, max_context: int = 256, **changes: object) -> ModelSpec:
+    sizes = dict(hidden=1, num_layers=NUM_LAYERS, num_heads=1, num_kv_heads=1, head_dim=2, intermediate=1, eos_ids=())
+    return ModelSpec(family="mirror", vocab=vocab, max_context=max_context, **{**sizes, **changes})
+
+
+class MirrorDecoder(nn.Module):
+    """Stores (id, position, rotary length) in the slots it is given and derives the logits from what the block table
+    leads back to. A wrong slot, position, table, order or leftover changes the tokens that come out.
+    """
+
+    def __init__(self, spec: ModelSpec | None = None) -> None:
+        super().__init__()
+        self.spec = spec or mirror_spec()
+        self.rotary: object = None
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+        self.num_calls = 0
+        self.before_forward: Callable[[], None] = lambda: None  # tests interrupt the model here
+
+    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV]) -> Tensor:
+        self.num_calls += 1
+        self.before_forward()
+        assert len(kv) == NUM_LAYERS
+        assert len(token_ids) == len(batch.positions) == len(batch.slots) == batch.query_starts[-1]
+        assert len(set(batch.slots.tolist())) == len(token_ids), "two tokens share a slot"
+        lengths = np.diff(batch.query_starts)
+        assert (lengths[: batch.num_decodes] == 1).all()
+        assert (lengths[batch.num_decodes :] > 1).all()
+        tokens_per_block = kv[0].keys.shape[2]
+        blocks, offsets = batch.slots // tokens_per_block, batch.slots % tokens_per_block
+        for number, layer in enumerate(kv):
+            layer.keys[blocks, 0, offsets] = torch.stack([token_ids + number, batch.positions], 1).float()
+            layer.values[blocks, 0, offsets] = torch.stack([batch.rotary_lens, batch.rotary_lens], 1).float()
+        hidden = torch.full((len(token_ids), 1), torch.nan, dtype=torch.float64)
+        for row in range(batch.num_requests):
+            hidden[batch.query_starts[row + 1] - 1, 0] = self._read_back(row, batch, kv)
+        return hidden
+
+    @staticmethod
+    def _read_back(row: int, batch: RaggedBatch, kv: Sequence[LayerKV]) -> int:
+        context = batch.context_lens[row]
+        table = batch.block_tables[row, : -(-context // kv[0].keys.shape[2])]
+        rows = []
+        for number, layer in enumerate(kv):
+            keys = layer.keys[table].flatten(0, 2)[:context].numpy()
+            lens = layer.values[table].flatten(0, 2)[:context, 0].numpy()
+            rows.append(np.stack([keys[:, 0] - number, keys[:, 1], lens], 1))
+        assert np.array_equal(rows[0], rows[1], equal_nan=True)
+        return fingerprint(rows[0])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        assert not hidden.isnan().any(), "sampled after a token that is not its chunk's last"
+        rows = [mirror_logits(int(value), self.spec.vocab) for value in hidden[:, 0].tolist()]
+        return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, self.spec.vocab)
+
+
+def fingerprint(rows: np.ndarray) -> int:
+    return zlib.crc32(rows.astype(np.int64).tobytes())
+
+
+def mirror_logits(mark: int, vocab: int) -> np.ndarray:
+    """Float32 [vocab], normally distributed, a function of the mark."""
+    return (3 * np.random.default_rng(mark).standard_normal(vocab)).astype(np.float32)
+
+
+def mirror_next_logits(prompt: Sequence[int], outputs: Sequence[int], vocab: int) -> np.ndarray:
+    """What a MirrorDecoder must say after these tokens, without any cache."""
+    ids = [*prompt, *outputs]
+    rows = np.array([[t, i, max(len(prompt), i + 1)] for i, t in enumerate(ids)])
+    return mirror_logits(fingerprint(rows), vocab)
+
+
+def mirror_greedy(prompt: Sequence[int], count: int, vocab: int) -> list[int]:
+    outputs: list[int] = []
+    while len(outputs) < count:
+        outputs.append(int(mirror_next_logits(prompt, outputs, vocab).argmax()))
+    return outputs
+
+
+def make_engine(decoder: nn.Module, tokenizer: Tokenizer | None = None, *, on_event=None, **config: object) -> Engine:
+    """An engine with 64 blocks of 4 tokens and a session that fills all of them but one, unless told otherwise."""
+    settings: dict[str, object] = {"cache_max_entry_count": 64, "cache_block_seq_len": 4} | config
+    settings.setdefault(
+        "session_len",
+        min(decoder.spec.max_context, int(settings["cache_max_entry_count"]) * int(settings["cache_block_seq_len"])),
+    )
+    return Engine(decoder, tokenizer, TurbomindEngineConfig(**settings), on_event=on_event)
+
+
+def run_all(engine: Engine) -> dict[int, StepOutput]:
+    """Step until nothing is left, checking every step; outputs joined by request id."""
+    parts: dict[int, list[StepOutput]] = {}
+    while engine.has_work:
+        for output in engine.step():
+            parts.setdefault(output.request_id, []).append(output)
+        engine.check()
+    return {key: join_outputs(outputs) for key, outputs in parts.items()}
+
+
+def join_outputs(outputs: Sequence[StepOutput]) -> StepOutput:
+    assert all(output.finish_reason is None for output in outputs[:-1])
+    return StepOutput(
+        outputs[0].request_id,
+        [token_id for output in outputs for token_id in output.token_ids],
+        "".join(output.text for output in outputs),
+        outputs[-1].finish_reason,
+        [entry for output in outputs for entry in output.logprobs or ()] or None,
+    )
+
+
+def generate(engine: Engine, prompt: Sequence[int], gen: GenerationConfig | None = None, **keywords) -> StepOutput:
+    request_id = engine.add(prompt, gen, **keywords)
+    return run_all(engine)[request_id]
+
+
+def random_decoder(seed: int, **changes: object) -> Decoder:
+    """The real decoder with random weights, large enough that logits differ clearly."""
+    sizes = dict(hidden=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, intermediate=96, vocab=97)
+    spec = ModelSpec(family="llama", max_context=256, eos_ids=(), **{**sizes, **changes})
+    generator = torch.Generator().manual_seed(seed)
+    decoder = Decoder(spec)
+    for name, parameter in decoder.named_parameters():
+        centre = 1.0 if "norm" in name else 0.0
+        parameter.data.normal_(centre, 0.1 if "norm" in name else 0.2, generator=generator)
+    return decoder.eval()
+
+
+def random_prompt(rng: random.Random, vocab: int, low: int = 1, high: int = 40) -> list[int]:
+    return [rng.randrange(vocab) for _ in range(rng.randint(low, high))]
+
+
+SPECIAL = ("<unk>", "<s>", "</s>", "<|im_end|>")
+MERGES = ("h e", "l l", "he ll", "hell o", "Ġ hello", "E N", "Ġ w", "a b", "ab c")
+
+
+def byte_alphabet() -> dict[int, str]:
+    """Byte → character of the byte-level BPE alphabet (GPT-2's): printable bytes as themselves, others from U+0100."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """A byte-level BPE tokenizer.json: 256 bytes, a few merges, four special tokens."""
+    pieces = [*SPECIAL, *byte_alphabet().values(), *(merge.replace(" ", "") for merge in MERGES)]
+    added = [
+        {"id": i, "content": text, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
+         "normalized": False}
+        for i, text in enumerate(SPECIAL)
+    ]  # fmt: skip
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    model = {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+        "vocab": {piece: i for i, piece in enumerate(pieces)}, "merges": list(MERGES),
+    }  # fmt: skip
+    content = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+        "pre_tokenizer": level, "post_processor": None, "decoder": level, "model": model,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    return folder
+
+
+class ScriptedDecoder(nn.Module):
+    """Says the given tokens one after another, whatever it is asked: token i + 1 of the script after i outputs."""
+
+    def __init__(self, script: Sequence[int], vocab: int, prompt_len: int, eos_ids: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.spec = mirror_spec(vocab=vocab, max_context=1024, eos_ids=eos_ids)
+        self.script, self.prompt_len = list(script), prompt_len
+        self.dtype, self.device, self.rotary = torch.float32, torch.device("cpu"), None
+
+    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV]) -> Tensor:
+        return (batch.positions - self.prompt_len + 1).double()[:, None]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        table = torch.zeros(len(hidden), self.spec.vocab)
+        for row, step in enumerate(hidden[:, 0].long().tolist()):
+            table[row, self.script[step % len(self.script)]] = 5.0
+        return table

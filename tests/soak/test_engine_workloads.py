@@ -1,0 +1,30 @@
+"""The workloads of tests/engine, many more of them."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "engine"))
+
+from engine_runs import run_engine_workloads
+from engine_workloads import run_random_workloads
+
+pytestmark = pytest.mark.soak
+
+
+def fresh_seed() -> int:
+    seed = random.SystemRandom().randrange(2**32)
+    print("first seed", seed)
+    return seed
+
+
+def test_scheduler_10000_random_workloads() -> None:
+    run_random_workloads(10000, fresh_seed()).check(at_least=10000)
+
+
+def test_engine_2000_random_workloads() -> None:
+    run_engine_workloads(2000, fresh_seed()).check(at_least=2000)
