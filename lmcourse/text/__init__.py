@@ -1,10 +1,14 @@
 """Text on its way in and out: a model's name to its folder, messages to a prompt, a prompt to token ids, ids to text.
 
 hub             find_model: a name → a local folder
+  download        from which hubs, and how each may refuse
+prompts         split_batch, encode_prompt: what users pass in → token ids
+chat_template   find_template: a model → its ChatTemplate
+  template        ChatTemplate: messages → one text
+  template_table  one row per family
 tokenizer       Tokenizer, TextStream
   vocabulary      what a tokenizer needs of a vocabulary
   tokenizer_json  tokenizer.json         sentence_piece  tokenizer.model
   special_tokens  which texts are one token
-chat_template   find_template: messages → a prompt
 files           reading a model folder's small files
 """

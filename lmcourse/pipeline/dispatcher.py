@@ -1,0 +1,126 @@
+"""Dispatcher: one engine, many callers.
+
+    AnswerStream ─┐                         ┌─ box of request 0
+    AnswerStream ─┼─ take(ids) → Dispatcher ┼─ box of request 1     filled by whoever runs Engine.step
+    Session ──────┘                         └─ box of request 2
+
+The engine serves one thread at a time, for one step at most; threads take turns in the order of arrival. Everyone
+who waits runs steps, and a step advances all requests, so waiting together costs no more than waiting alone.
+
+Lesson: 3 (continuous batching)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from lmcourse.config import GenerationConfig
+from lmcourse.errors import EngineClosedError
+
+if TYPE_CHECKING:
+    from lmcourse.engine import Engine, StepOutput
+
+__all__ = ["Dispatcher", "TurnLock"]
+
+
+class TurnLock:
+    """A lock that is handed on in order of arrival.
+
+    threading.Lock is not fair: a thread that releases it and asks again at once, as a loop of steps does, often gets it
+    back before a waiting thread has woken up, and that one would see its whole answer at the end.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._held = False
+        self._gates: deque[threading.Lock] = deque()  # one per waiting thread; opened to hand the lock over
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return
+            gate = threading.Lock()
+            gate.acquire()
+            self._gates.append(gate)
+        try:
+            gate.acquire()
+        except BaseException:  # Ctrl-C while waiting
+            with self._guard:
+                waiting = gate in self._gates
+                if waiting:
+                    self._gates.remove(gate)
+            if not waiting:
+                self._hand_on()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        with self._guard:
+            if self._gates:
+                self._gates.popleft().release()
+            else:
+                self._held = False
+
+
+class Dispatcher:
+    """Runs one engine for many callers; safe to use from several threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = TurnLock()
+        self._boxes: dict[int, deque[StepOutput]] = {}  # by request id; one for every request somebody waits for
+        self._abandoned: deque[int] = deque()
+
+    def add(self, prompt_ids: list[int], gen: GenerationConfig, stop_ids: frozenset[int]) -> int:
+        """Queue a request; its outputs wait until they are taken."""
+        with self._lock:
+            request_id = self._engine.add(prompt_ids, gen, stop_ids=stop_ids)
+            self._boxes[request_id] = deque()
+            return request_id
+
+    def take(self, request_ids: Collection[int]) -> list[StepOutput]:
+        """What is new for these requests, at least one output; runs steps until there is something."""
+        while True:
+            with self._lock:
+                self._abort(self._drain_abandoned())
+                boxes = [self._boxes[i] for i in request_ids if i in self._boxes]
+                news = [box.popleft() for box in boxes for _ in range(len(box))]
+                if news:
+                    return news
+                if not boxes or not self._engine.has_work:
+                    raise EngineClosedError("the answer was ended by others", next_step="ask again")
+                for output in self._engine.step():
+                    if output.request_id in self._boxes:
+                        self._boxes[output.request_id].append(output)
+
+    def abort(self, request_ids: Collection[int]) -> None:
+        """End requests, finished ones included; on a closed engine there is nothing to do."""
+        with self._lock:
+            self._abort(request_ids)
+
+    def abandon(self, request_ids: Collection[int]) -> None:
+        """Have the next caller end requests: for the garbage collector, which may run while its thread has the lock."""
+        self._abandoned.extend(request_ids)
+
+    def close(self) -> None:
+        """Close the engine; whoever waits gets an EngineClosedError."""
+        with self._lock:
+            self._boxes.clear()
+            self._engine.close()
+
+    def _abort(self, request_ids: Collection[int]) -> None:
+        for request_id in request_ids:
+            if self._boxes.pop(request_id, None) is not None:
+                self._engine.abort(request_id)
+
+    def _drain_abandoned(self) -> list[int]:
+        return [self._abandoned.popleft() for _ in range(len(self._abandoned))]

@@ -1,0 +1,90 @@
+"""Session: a conversation with a pipeline, which is a list of messages that grows.
+
+The engine keeps nothing between turns: each prompt is the whole conversation so far, written down by the chat template.
+
+Lesson: 2 (chat with the engine)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+from lmcourse.config import GenerationConfig, Response
+from lmcourse.errors import ConfigError, EngineClosedError
+from lmcourse.pipeline.stream import AnswerStream
+from lmcourse.text.template import Message, check_messages
+
+__all__ = ["Session"]
+
+
+class Answerer(Protocol):
+    """What a session needs of its pipeline: start one answer to a conversation."""
+
+    def answer(
+        self,
+        messages: Sequence[Message],
+        gen: GenerationConfig,
+        *,
+        session: Session,
+        on_end: Callable[[AnswerStream], None],
+    ) -> AnswerStream: ...
+
+
+class Session:
+    """A conversation: `.response` is the last answer, `.history` the (prompt, answer) pairs, `.messages` all of it.
+
+    Prompts that fail leave it as it was. An answer that is cut short is remembered as far as it came.
+    """
+
+    def __init__(self, pipeline: Answerer, session_id: int) -> None:
+        self.session_id = session_id
+        self.history: list[tuple[Any, str]] = []
+        self.messages: list[Message] = []
+        self.response: Response | None = None
+        self._pipeline: Answerer | None = pipeline
+        self._stream: AnswerStream | None = None
+
+    def stream(self, prompt: str | list[Message], gen: GenerationConfig) -> AnswerStream:
+        """The answer piece by piece. An earlier answer that is still running is cut short."""
+        if self._pipeline is None:
+            raise EngineClosedError("the session is closed", next_step="start another: pipe.chat(prompt)")
+        if gen.n != 1:
+            raise ConfigError("a conversation goes on with one answer", expected="n=1", got=gen.n, where="n")
+        if self._stream is not None:
+            self._stream.close()
+        new = check_messages(prompt)
+
+        def remember(stream: AnswerStream) -> None:
+            self._stream = None
+            self.response = stream.responses[0]
+            text = self.response.text
+            if text or self.response.finish_reason is not None:
+                self.messages += [*new, {"role": "assistant", "content": text}]
+                self.history.append((prompt, text))
+
+        self._stream = self._pipeline.answer([*self.messages, *new], gen, session=self, on_end=remember)
+        return self._stream
+
+    def belongs_to(self, pipeline: object) -> bool:
+        """Whether this session is one of a pipeline's."""
+        return self._pipeline is None or self._pipeline is pipeline
+
+    def close(self) -> None:
+        """Forget the conversation; the session cannot be used any more."""
+        if self._stream is not None:
+            self._stream.close()
+        self._pipeline = None
+        self.history, self.messages = [], []
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Session({self.session_id}, turns={len(self.history)}, response={self.response!r})"
