@@ -1,0 +1,41 @@
+"""A student's first minutes, in a real browser: open lesson 1 in JupyterLab, run all cells, see no error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lmcourse.authoring import Project, build_notebook
+
+ROOT = Path(__file__).parents[2]
+RUN_SECONDS = 240
+FIRST = Project(ROOT).lessons("1")[0]
+
+pytestmark = pytest.mark.browser
+
+
+def test_lesson_runs_to_its_end_in_jupyterlab(lab, page, tmp_path: Path) -> None:
+    page.goto(lab.page_of(f"notebooks/{FIRST.name}.ipynb"), wait_until="domcontentloaded")
+    status = page.locator("#jp-main-statusbar")
+    status.get_by_text("| Idle").wait_for(timeout=90_000)
+    number_of_cells = sum(cell.cell_type == "code" for cell in build_notebook(FIRST).cells)
+
+    # Without outputs first, so that what is seen below was made in this browser.
+    _menu(page, "Edit", "Clear Outputs of All Cells")
+    _menu(page, "Run", "Run All Cells")
+    last = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=f"[{number_of_cells}]:")
+    errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]')
+    last.or_(errors).first.wait_for(timeout=RUN_SECONDS * 1000, state="attached")
+    status.get_by_text("| Idle").wait_for(timeout=30_000)
+
+    page.screenshot(path=tmp_path / "lesson.png")
+    assert errors.count() == 0, errors.first.inner_text()
+    assert page.locator(".jp-CodeCell").count() == number_of_cells
+    assert page.locator(".jp-OutputArea-output").count() > 0
+    assert (tmp_path / "lesson.png").stat().st_size > 20_000
+
+
+def _menu(page, menu: str, entry: str) -> None:  # type: ignore[no-untyped-def]
+    page.get_by_role("menuitem", name=menu, exact=True).click()
+    page.get_by_role("menuitem", name=entry, exact=True).click()
