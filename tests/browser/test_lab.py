@@ -25,7 +25,8 @@ def test_lesson_runs_to_its_end_in_jupyterlab(lab, page, tmp_path: Path) -> None
     _menu(page, "Edit", "Clear Outputs of All Cells")
     _menu(page, "Run", "Run All Cells")
     last = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=f"[{number_of_cells}]:")
-    errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]')
+    # JupyterLab shows a traceback as it shows stderr, which lessons do not write to either.
+    errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]')
     last.or_(errors).first.wait_for(timeout=RUN_SECONDS * 1000, state="attached")
     status.get_by_text("| Idle").wait_for(timeout=30_000)
 
