@@ -5,7 +5,8 @@ in the pool, so nothing fragments and the only question is how many blocks are l
 
     block      0   1   2   3   4   5   6   7        request A: table [5, 0]   users of 5, 0: 1
     users      1   0   2   0   0   1   1   0        requests B and C share 2: users of 2: 2
-    free       1, 3, 4, 7  (taken from the front, returned at the back: the block left longest ago goes first)
+    free       7, 1, 3, 4  (taken from the front and returned there: what was used last is warm in the caches,
+                            and memory that was never needed is never touched)
 
 Contract: at every moment all blocks = free + cached + owned (`check`). Cached blocks, which nobody uses but whose
 contents could be found again, are those of prefix caching; without it their number is 0.
@@ -66,15 +67,12 @@ class BlockManager:
         return taken
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Give up one use of each block; the last user's block becomes free, tails before heads.
-
-        A sequence's head is what another prompt may share, so it should be reused last.
-        """
-        for block in reversed(blocks):
+        """Give up one use of each block; with its last user a block becomes free, a table's tail to be taken first."""
+        for block in blocks:
             assert self._users[block] > 0, f"block {block} is released but has no user"
             self._users[block] -= 1
             if self._users[block] == 0:
-                self._free.append(block)
+                self._free.appendleft(block)
 
     def check(self, tables: Iterable[Sequence[int]]) -> None:
         """Raise AssertionError unless the pool and the block tables of all requests tell the same story."""

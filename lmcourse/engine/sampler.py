@@ -104,7 +104,8 @@ def _draw(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingR
         logits = keep_top_k(logits, [rule.top_k for rule in rules])
     probs = logits.softmax(dim=-1)
     if any(rule.top_p < 1 for rule in rules):
-        probs = keep_top_p(probs, probs.new_tensor([[rule.top_p] for rule in rules], dtype=torch.float64))
+        mass = probs.new_tensor([[rule.top_p] for rule in rules], dtype=torch.float64)
+        probs = keep_top_p(probs, mass, most=max(rule.top_k or probs.shape[-1] for rule in rules))
     if any(rule.min_p for rule in rules):
         probs = keep_min_p(probs, probs.new_tensor([[rule.min_p] for rule in rules]))
     uniforms = draw_uniforms([rule.seed for rule in rules], [request.num_outputs for request in requests])
@@ -128,13 +129,15 @@ def keep_top_k(logits: Tensor, counts: Sequence[int]) -> Tensor:
     return logits.masked_fill(logits < limit, -torch.inf)
 
 
-def keep_top_p(probs: Tensor, mass: Tensor) -> Tensor:
-    """Zero all but the fewest likeliest tokens whose probabilities reach mass[row, 0] of the row's sum."""
-    ordered = probs.sort(dim=-1, descending=True).values
-    before = ordered.cumsum(dim=-1, dtype=torch.float64)
-    total = before[:, -1:].clone()
-    before -= ordered
-    limit = ordered.masked_fill(before >= mass * total, torch.inf).amin(dim=-1, keepdim=True)
+def keep_top_p(probs: Tensor, mass: Tensor, *, most: int) -> Tensor:
+    """Zero all but the fewest likeliest tokens whose probabilities reach mass[row, 0] of the row's sum.
+
+    Only the `most` likeliest are put in order: what top-k left, since a whole vocabulary takes 10 times as long.
+    """
+    ordered = probs.topk(min(most, probs.shape[-1]), dim=-1).values
+    before = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered
+    enough = before >= mass * probs.sum(dim=-1, keepdim=True, dtype=torch.float64)
+    limit = ordered.masked_fill(enough, torch.inf).amin(dim=-1, keepdim=True)
     return probs.masked_fill((probs < limit) & (mass < 1), 0)
 
 

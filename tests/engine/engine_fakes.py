@@ -138,8 +138,8 @@ def generate(engine: Engine, prompt: Sequence[int], gen: GenerationConfig | None
 
 def random_decoder(seed: int, **changes: object) -> Decoder:
     """The real decoder with random weights, large enough that logits differ clearly."""
-    sizes = dict(hidden=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, intermediate=96, vocab=97)
-    spec = ModelSpec(family="llama", max_context=256, eos_ids=(), **{**sizes, **changes})
+    sizes = dict(hidden=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, intermediate=96)
+    spec = ModelSpec(family="llama", eos_ids=(), **{**sizes, "vocab": 97, "max_context": 256, **changes})
     generator = torch.Generator().manual_seed(seed)
     decoder = Decoder(spec)
     for name, parameter in decoder.named_parameters():

@@ -62,12 +62,12 @@ def test_count_blocks_rounds_up(num_tokens: int, expected: int) -> None:
     assert BlockManager(9, 4).count_blocks(num_tokens) == expected
 
 
-def test_allocate_reuses_the_block_left_longest_ago_and_tails_before_heads() -> None:
-    blocks = BlockManager(4, 1)
+def test_allocate_reuses_what_was_released_last_before_what_was_never_used() -> None:
+    blocks = BlockManager(6, 1)
     first, second = blocks.allocate(2), blocks.allocate(2)
     blocks.release(second)
     blocks.release(first)
-    assert blocks.allocate(4) == [second[1], second[0], first[1], first[0]]
+    assert blocks.allocate(6) == [first[1], first[0], second[1], second[0], 4, 5]
 
 
 def test_allocate_more_than_free_changes_nothing() -> None:

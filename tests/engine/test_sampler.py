@@ -73,7 +73,7 @@ def test_keep_top_k_against_numpy(generator, vocab: int) -> None:
 def test_keep_top_p_against_numpy(generator, vocab: int) -> None:
     masses = [1e-9, 0.1, 0.5, 0.9, 0.999, 1.0]
     probs = (3 * torch.randn(len(masses), vocab, generator=generator)).softmax(-1)
-    kept = keep_top_p(probs, torch.tensor(masses, dtype=torch.float64)[:, None])
+    kept = keep_top_p(probs, torch.tensor(masses, dtype=torch.float64)[:, None], most=vocab)
     for row, mass in enumerate(masses):
         values = np.sort(probs[row].numpy().astype(np.float64))[::-1]
         enough = int(np.searchsorted(np.cumsum(values) / values.sum(), mass - 1e-9)) + 1 if mass < 1 else vocab
@@ -83,7 +83,7 @@ def test_keep_top_p_against_numpy(generator, vocab: int) -> None:
 
 def test_keep_top_p_keeps_ties() -> None:
     probs = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.4, 0.2, 0.2, 0.2]])
-    kept = keep_top_p(probs, torch.tensor([[0.3], [0.5]], dtype=torch.float64))
+    kept = keep_top_p(probs, torch.tensor([[0.3], [0.5]], dtype=torch.float64), most=4)
     assert (kept > 0).tolist() == [[True] * 4, [True] * 4]
 
 
