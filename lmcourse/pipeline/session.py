@@ -19,7 +19,7 @@ from lmcourse.text.template import Message, check_messages
 __all__ = ["Session"]
 
 
-class Answerer(Protocol):
+class _Answerer(Protocol):
     """What a session needs of its pipeline: start one answer to a conversation."""
 
     def answer(
@@ -38,12 +38,12 @@ class Session:
     Prompts that fail leave it as it was. An answer that is cut short is remembered as far as it came.
     """
 
-    def __init__(self, pipeline: Answerer, session_id: int) -> None:
+    def __init__(self, pipeline: _Answerer, session_id: int) -> None:
         self.session_id = session_id
         self.history: list[tuple[Any, str]] = []
         self.messages: list[Message] = []
         self.response: Response | None = None
-        self._pipeline: Answerer | None = pipeline
+        self._pipeline: _Answerer | None = pipeline
         self._stream: AnswerStream | None = None
 
     def stream(self, prompt: str | list[Message], gen: GenerationConfig) -> AnswerStream:
