@@ -83,3 +83,68 @@ def test_forward_rope_of_transformers_5_equals_that_of_4(tiny_llama, write, load
     newer |= {"rope_parameters": rules, "dtype": "float32"}
     new = open_session(load(write((newer, tensors), "new"))).step({"only": ids})["only"]
     assert torch.equal(old, new)
+
+
+DYNAMIC = {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 32}
+
+
+@pytest.mark.parametrize("chunk", [75, 20, 7])
+def test_forward_dynamic_ntk_long_prompt_in_chunks_equals_transformers(chunk, tiny_llama, write, load, open_session):
+    folder = write(tiny_llama(**DYNAMIC))
+    ids = random_ids(75)
+    session = open_session(load(folder))
+    pieces = [session.step({"only": ids[i : i + chunk]}, rotary_lens={"only": 75})["only"] for i in range(0, 75, chunk)]
+    torch.testing.assert_close(torch.cat(pieces), transformers_logits(folder, ids), atol=TOLERANCE, rtol=0)
+
+
+def test_forward_dynamic_ntk_decodes_past_trained_context_equal_transformers(tiny_llama, write, load, open_session):
+    from transformers import LlamaForCausalLM
+
+    folder = write(tiny_llama(**DYNAMIC))
+    ids = random_ids(45)
+    session = open_session(load(folder))
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    cache = None
+    with torch.no_grad():
+        for tokens in (ids[:20], *[[token] for token in ids[20:]]):
+            out = model(torch.tensor([tokens]), past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            # Company of another length must not change how this request is rotated.
+            logits = session.step({"only": tokens, f"other {len(tokens)}": random_ids(3)})["only"]
+            torch.testing.assert_close(logits, out.logits[0], atol=TOLERANCE, rtol=0)
+
+
+def test_forward_shared_blocks_continue_a_prefix(tiny_llama, write, load, open_session):
+    decoder = load(write(tiny_llama()))
+    ids = random_ids(30)
+    alone = open_session(decoder).step({"only": ids})["only"]
+    session = open_session(decoder)
+    session.step({"first": ids[:16]})
+    session.tables["second"], session.lengths["second"] = session.tables["first"][:2], 16
+    torch.testing.assert_close(session.step({"second": ids[16:]})["second"], alone[16:], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.2), (torch.float16, 0.03)])
+def test_forward_half_precision_is_near_float32(dtype, tolerance, tiny_llama, write, load, open_session):
+    folder = write(tiny_llama())
+    ids = random_ids(40)
+    want = open_session(load(folder)).step({"only": ids})["only"]
+    decoder = load(folder, dtype=dtype)
+    assert decoder.dtype == dtype
+    got = open_session(decoder).step({"only": ids})["only"]
+    assert got.dtype == torch.float32
+    error = (got - want).abs().max() / want.abs().max()
+    assert error < tolerance
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.2), (torch.float16, 0.03)])
+def test_forward_on_cuda_is_near_float32_on_cpu(dtype, tolerance, tiny_llama, write, load, open_session):
+    folder = write(tiny_llama(head_dim=32))
+    ids = {"a": random_ids(40), "b": random_ids(1), "c": random_ids(1), "d": random_ids(33)}
+    want = open_session(load(folder)).step(ids)
+    got = open_session(load(folder, dtype=dtype, device=torch.device("cuda"))).step(ids)
+    for name, logits in want.items():
+        error = (got[name].cpu() - logits).abs().max() / logits.abs().max()
+        assert error < tolerance

@@ -1,0 +1,102 @@
+"""ragged_attention and its reference against float64 arithmetic, one query at a time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmcourse.kernels import attention, ragged_attention
+from lmcourse.kernels.attention import ragged_attention_batched, ragged_attention_reference
+
+TOLERANCES = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+BATCHES = {
+    "one decode": [(1, 1)],
+    "one long decode": [(1, 53)],
+    "decodes": [(1, 1), (1, 4), (1, 5), (1, 17)],
+    "one far longer": [(1, 200), (1, 2), (1, 3)],
+    "prefill": [(9, 9)],
+    "prefill after a prefix": [(6, 31)],
+    "prefills": [(2, 2), (7, 8), (13, 13), (3, 40)],
+    "mixed": [(1, 30), (5, 5), (1, 1), (2, 17), (1, 8)],
+}
+HEADS = [(2, 2, 8), (4, 2, 16), (6, 1, 10), (9, 3, 64)]  # num_heads, num_kv_heads, head_dim
+
+
+def float64_attention(q: Tensor, paged, scale: float) -> Tensor:
+    """Written for this test: no batching, no paging, no masks."""
+    out = torch.zeros(q.shape, dtype=torch.float64)
+    for request, (keys, values) in enumerate(zip(paged.keys, paged.values, strict=True)):
+        for token in range(paged.batch.query_starts[request], paged.batch.query_starts[request + 1]):
+            seen = int(paged.batch.positions[token]) + 1
+            for head in range(q.shape[1]):
+                kv_head = head * keys.shape[1] // q.shape[1]
+                scores = keys[:seen, kv_head].double() @ q[token, head].double() * scale
+                out[token, head] = torch.softmax(scores, 0) @ values[:seen, kv_head].double()
+    return out
+
+
+@pytest.mark.parametrize("form", [ragged_attention, ragged_attention_reference, ragged_attention_batched])
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize(("num_heads", "num_kv_heads", "head_dim"), HEADS)
+def test_ragged_attention_any_batch_and_heads(form, name, num_heads, num_kv_heads, head_dim, make_paged):
+    paged = make_paged(BATCHES[name], num_kv_heads=num_kv_heads, head_dim=head_dim)
+    q = torch.randn(paged.batch.query_starts[-1], num_heads, head_dim)
+    scale = 1 / math.sqrt(head_dim)
+    out = form(q, paged.layer, paged.batch, scale)
+    torch.testing.assert_close(out.double(), float64_attention(q, paged, scale), atol=TOLERANCES[q.dtype], rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("tokens_per_block", [1, 16, 64])
+def test_ragged_attention_half_precision(dtype, tokens_per_block, make_paged):
+    paged = make_paged(BATCHES["mixed"], dtype=dtype, tokens_per_block=tokens_per_block)
+    q = torch.randn(paged.batch.query_starts[-1], 4, 8).to(dtype)
+    out = ragged_attention(q, paged.layer, paged.batch, 0.35)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.double(), float64_attention(q, paged, 0.35), atol=TOLERANCES[dtype], rtol=1e-2)
+
+
+def test_ragged_attention_large_scores_do_not_overflow(make_paged):
+    paged = make_paged(BATCHES["mixed"])
+    q = 1000 * torch.randn(paged.batch.query_starts[-1], 4, 8)
+    out = ragged_attention(q, paged.layer, paged.batch, 1.0)
+    torch.testing.assert_close(out.double(), float64_attention(q, paged, 1.0), atol=1e-3, rtol=0)
+
+
+def test_ragged_attention_pieces_smaller_than_the_batch(make_paged, monkeypatch):
+    monkeypatch.setattr(attention, "_PIECE_BYTES", {"cpu": 1})
+    paged = make_paged(BATCHES["one far longer"])
+    q = torch.randn(3, 4, 8)
+    out = ragged_attention(q, paged.layer, paged.batch, 0.3)
+    torch.testing.assert_close(out.double(), float64_attention(q, paged, 0.3), atol=2e-6, rtol=0)
+
+
+def test_ragged_attention_request_with_nan_disturbs_no_other(make_paged):
+    paged = make_paged([(1, 9), (1, 6), (1, 30), (4, 8)])
+    q = torch.randn(7, 4, 8)
+    clean = ragged_attention(q, paged.layer, paged.batch, 0.3)
+    for block in paged.batch.block_tables[1, :2]:
+        paged.layer.keys[block] = torch.nan
+    out = ragged_attention(q, paged.layer, paged.batch, 0.3)
+    assert out[1].isnan().all()
+    others = [0, 2, 3, 4, 5, 6]
+    assert torch.equal(out[others], clean[others])
+
+
+def test_ragged_attention_leaves_pool_and_queries_as_they_are(make_paged):
+    paged = make_paged(BATCHES["mixed"])
+    q = torch.randn(paged.batch.query_starts[-1], 4, 8)
+    before = [tensor.clone() for tensor in (q, *paged.layer)]
+    ragged_attention(q, paged.layer, paged.batch, 0.3)
+    for tensor, copy in zip((q, *paged.layer), before, strict=True):
+        torch.testing.assert_close(tensor, copy, atol=0, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 8), (7, 4, 6), (7, 3, 8)])
+def test_ragged_attention_wrong_shape_is_refused(shape, make_paged):
+    paged = make_paged([(1, 9), (1, 6), (1, 30), (4, 8)])
+    with pytest.raises(ValueError, match="expected"):
+        ragged_attention(torch.randn(shape), paged.layer, paged.batch, 0.3)

@@ -1,0 +1,187 @@
+"""The family table, and configs as their publishers wrote them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lmcourse.errors import CheckpointError, UnsupportedModelError
+from lmcourse.models import FAMILIES, find_family
+from lmcourse.models.decoder import meta_decoder
+from lmcourse.spec import RotarySpec
+
+INTERNLM2_CHAT_1_8B = {  # engine-facts §3: the published config, word for word
+    "architectures": ["InternLM2ForCausalLM"],
+    "auto_map": {
+        "AutoConfig": "configuration_internlm2.InternLM2Config",
+        "AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM",
+        "AutoModel": "modeling_internlm2.InternLM2ForCausalLM",
+    },
+    "bias": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "initializer_range": 0.02,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 32768,
+    "model_type": "internlm2",
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 8,
+    "pad_token_id": 2,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {"type": "dynamic", "factor": 2.0},
+    "rope_theta": 1000000,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.37.1",
+    "use_cache": True,
+    "vocab_size": 92544,
+}
+
+
+def llama_config(**changes):
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+        "rms_norm_eps": 1e-5,
+    }
+    return {key: value for key, value in (config | changes).items() if value is not ...}
+
+
+def read(config):
+    return find_family(config).layout.read_spec(config)
+
+
+def test_families_are_the_lessons_21():
+    assert len(FAMILIES) == len({family.name for family in FAMILIES}) == 21
+    runs = {family.name for family in FAMILIES if family.status == "runs"}
+    assert runs == {"Llama", "Llama2", "Code Llama", "Yi", "InternLM2"}
+    assert {family.status for family in FAMILIES} == {"runs", "planned"}
+
+
+def test_internlm2_published_config_full_size():
+    spec = read(INTERNLM2_CHAT_1_8B)
+    assert sum(weight.numel() for weight in meta_decoder(spec).parameters()) == 1_889_110_016
+    assert spec.rotary == RotarySpec(1e6, "dynamic", 2.0, 32768)
+    assert (spec.head_dim, spec.queries_per_kv, spec.dtype, spec.qkv_bias) == (128, 2, "bfloat16", False)
+
+
+def test_internlm2_published_config_runs_with_random_weights(write, load, open_session):
+    config = INTERNLM2_CHAT_1_8B | {"num_hidden_layers": 1, "vocab_size": 512}
+    layer = "model.layers.0."
+    shapes = {
+        "model.tok_embeddings": (512, 2048),
+        f"{layer}attention_norm": (2048,),
+        f"{layer}attention.wqkv": (4096, 2048),
+        f"{layer}attention.wo": (2048, 2048),
+        f"{layer}ffn_norm": (2048,),
+        f"{layer}feed_forward.w1": (8192, 2048),
+        f"{layer}feed_forward.w2": (2048, 8192),
+        f"{layer}feed_forward.w3": (8192, 2048),
+        "model.norm": (2048,),
+        "output": (512, 2048),
+    }
+    tensors = {f"{name}.weight": (torch.randn(shape) * 0.02).bfloat16() for name, shape in shapes.items()}
+    decoder = load(write((config, tensors)), dtype=torch.bfloat16)
+    logits = open_session(decoder).step({"only": list(range(9))})["only"]
+    assert logits.shape == (9, 512)
+    assert logits.isfinite().all()
+
+
+def test_llama_oldest_config_gets_its_defaults():
+    spec = read(llama_config())
+    assert (spec.num_kv_heads, spec.head_dim, spec.max_context) == (32, 128, 2048)
+    assert spec.rotary == RotarySpec(10000.0, None, 1.0, 2048)
+    assert (spec.bos_id, spec.eos_ids, spec.pad_id, spec.dtype) == (1, (2,), None, "float16")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rotary"),
+    [
+        ({"rope_theta": 1e6}, RotarySpec(1e6, None, 1.0, 2048)),
+        ({"rope_scaling": None, "rope_theta": 5e6}, RotarySpec(5e6, None, 1.0, 2048)),
+        ({"rope_scaling": {"type": "linear", "factor": 4}}, RotarySpec(1e4, "linear", 4.0, 2048)),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 3.0}}, RotarySpec(1e4, "dynamic", 3.0, 2048)),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}}, RotarySpec(7.0, None, 1.0, 2048)),
+        (
+            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 8.0, "factor": 2.0}, "rope_theta": 9.0},
+            RotarySpec(8.0, "dynamic", 2.0, 2048),
+        ),
+    ],
+)
+def test_llama_rotary_settings_of_any_age(changes, rotary):
+    assert read(llama_config(**changes)).rotary == rotary
+
+
+def test_llama_lists_of_ids_and_torch_dtype_names():
+    spec = read(llama_config(eos_token_id=[2, 7], bos_token_id=None, pad_token_id=-1, torch_dtype="torch.bfloat16"))
+    assert (spec.eos_ids, spec.bos_id, spec.pad_id, spec.dtype) == ((2, 7), None, None, "bfloat16")
+
+
+def test_find_family_without_architectures_goes_by_model_type():
+    assert find_family({"model_type": "internlm2"}).name == "InternLM2"
+    assert find_family({"model_type": "llama", "architectures": None}).name == "Llama"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"architectures": ["MistralForCausalLM"]}, "Mistral is planned"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "no family of the table"),
+        ({"model_type": "bert"}, "no family of the table"),
+        ({}, "no family of the table"),
+        (llama_config(quantization_config={"quant_method": "awq"}), "quantisation lesson"),
+        (llama_config(quantization_config={"quant_method": "gptq"}), "fp16 folder"),
+    ],
+)
+def test_find_family_what_does_not_run_is_named(config, message):
+    with pytest.raises(UnsupportedModelError, match=message) as caught:
+        find_family(config)
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_act": "gelu"},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
+        {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1.0, "partial_rotary_factor": 0.5}},
+    ],
+)
+def test_read_spec_unknown_arithmetic_is_refused(changes):
+    with pytest.raises(UnsupportedModelError):
+        read(llama_config(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": ...},
+        {"hidden_size": "4096"},
+        {"num_hidden_layers": 0},
+        {"num_hidden_layers": True},
+        {"num_key_value_heads": 5},
+        {"num_attention_heads": 33},
+        {"head_dim": 63},
+        {"rms_norm_eps": float("nan")},
+        {"rope_theta": -1.0},
+        {"rope_scaling": "linear"},
+        {"rope_scaling": {"type": "linear", "factor": 0}},
+        {"eos_token_id": "</s>"},
+        {"tie_word_embeddings": "no"},
+        {"torch_dtype": "int8"},
+        {"vocab_size": 1.5},
+    ],
+)
+def test_read_spec_wrong_value_says_which(changes):
+    with pytest.raises(CheckpointError) as caught:
+        read(llama_config(**changes))
+    assert caught.value.expected
+    assert "config.json" in caught.value.where
