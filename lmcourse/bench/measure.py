@@ -97,11 +97,7 @@ def run_transformers(model: Any, requests: Sequence[GenerationRequest]) -> list[
 
 
 def run_pipeline(pipe: Any, requests: Sequence[GenerationRequest]) -> list[list[int]]:
-    """The generated ids of all requests through `pipeline()`; requests of one length go in as one batch."""
-    answers: dict[int, list[int]] = {}
-    for length in sorted({request.num_output_tokens for request in requests}):
-        group = [i for i, request in enumerate(requests) if request.num_output_tokens == length]
-        prompts = [{"prompt_token_ids": list(requests[i].prompt_ids)} for i in group]
-        responses = pipe(prompts, gen_config=GenerationConfig(max_new_tokens=length, ignore_eos=True))
-        answers.update(zip(group, (response.token_ids for response in responses), strict=True))
-    return [answers[i] for i in range(len(requests))]
+    """The generated ids of all requests through `pipeline()`, as one batch."""
+    prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests]
+    gens = [GenerationConfig(max_new_tokens=request.num_output_tokens, ignore_eos=True) for request in requests]
+    return [response.token_ids for response in pipe(prompts, gen_config=gens)]

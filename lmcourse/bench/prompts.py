@@ -66,8 +66,8 @@ def parity_prompts() -> tuple[str, ...]:
 def parity_prompt_ids(folder: Path) -> list[list[int]]:
     """The prompts as a chat model sees them: in the folder's template, as token ids, BOS first where it has one."""
     from lmcourse.text.chat_template import find_template
+    from lmcourse.text.prompts import encode_prompt
     from lmcourse.text.tokenizer import Tokenizer
 
     template, tokenizer = find_template(None, folder), Tokenizer.from_folder(folder)
-    texts = [template.render([{"role": "user", "content": prompt}]) for prompt in parity_prompts()]
-    return [tokenizer.encode(text, add_bos=template.adds_bos) for text in texts]
+    return [encode_prompt(prompt, template, tokenizer) for prompt in parity_prompts()]

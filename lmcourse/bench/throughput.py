@@ -9,8 +9,9 @@ Lesson: 2 (the first honest speed comparison)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,30 +81,37 @@ def compare_throughput(
     config = TurbomindEngineConfig(dtype=dtype, session_len=longest, max_batch_size=len(requests))
     device = choose_device()
     chosen = choose_dtype(config, load_spec(folder).dtype, device)
-    answers: dict[str, list[list[int]]] = {}
-
-    def keep(name: str, ids: list[list[int]]) -> int:
-        answers[name] = ids
-        return sum(map(len, ids))
-
     with Engine.from_folder(folder, config) as engine:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen).to(device)
-        timings = time_alternately(
-            {
-                "engine": lambda: keep("engine", run_engine(engine, requests)),
-                "transformers": lambda: keep("transformers", run_transformers(model, requests)),
-            },
-            warmups=warmups,
-            repeats=repeats,
-        )
+        sides = {
+            "engine": lambda: run_engine(engine, requests),
+            "transformers": lambda: run_transformers(model, requests),
+        }
+        timings, num_same = _time_sides(sides, warmups=warmups, repeats=repeats)
     return ThroughputResult(
         model=folder.name,
         dtype=str(chosen).removeprefix("torch."),
         device=str(device),
         num_requests=len(requests),
         num_prompt_tokens=sum(len(request.prompt_ids) for request in requests),
-        num_same=sum(a == b for a, b in zip(answers["engine"], answers["transformers"], strict=True)),
+        num_same=num_same,
         engine=timings["engine"],
         transformers=timings["transformers"],
         machine=describe_machine(),
     )
+
+
+def _time_sides(
+    sides: Mapping[str, Callable[[], list[list[int]]]], *, warmups: int, repeats: int
+) -> tuple[dict[str, Timing], int]:
+    """Timings, and for how many requests all sides generated the same ids."""
+    answers: dict[str, list[list[int]]] = {}
+
+    def run(name: str) -> int:
+        answers[name] = sides[name]()
+        return sum(map(len, answers[name]))
+
+    runs = {name: partial(run, name) for name in sides}
+    timings = time_alternately(runs, warmups=warmups, repeats=repeats)
+    same = [all(answer == row[0] for answer in row) for row in zip(*answers.values(), strict=True)]
+    return timings, sum(same)

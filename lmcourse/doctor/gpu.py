@@ -9,7 +9,6 @@ Lesson: 1 (the GPU slice)
 from __future__ import annotations
 
 import ctypes
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ __all__ = [
     "check_driver",
     "check_gpu",
     "check_torch",
+    "parse_cards",
     "probe_cards",
     "probe_driver_cuda",
     "probe_torch",
@@ -206,8 +206,3 @@ def _is_positive(text: str) -> bool:
         return 0 < float(text) < float("inf")
     except ValueError:
         return False
-
-
-def visible_environment() -> Mapping[str, str]:
-    """The variables that these checks read."""
-    return {name: os.environ[name] for name in (MEMORY_VARIABLE, "CUDA_VISIBLE_DEVICES") if name in os.environ}

@@ -25,6 +25,8 @@ __all__ = [
     "group_folders",
     "probe_free_bytes",
     "probe_memory",
+    "read_cpu_quota",
+    "read_memory",
 ]
 
 GIB = 1024**3
@@ -136,12 +138,7 @@ def check_disk(name: str, folder: Path, free_bytes: int, *, writable: bool) -> R
     """A 1.8B model takes 3.5 GiB in float16 and as much again while it is downloaded or converted."""
     found = f"{free_bytes / GIB:.1f} GiB free in {folder}"
     if not writable:
-        return Row(
-            name,
-            "fix",
-            f"{folder} cannot be written",
-            f"export HF_HOME={Path('/tmp')}/models  # or another folder of yours",
-        )
+        return Row(name, "fix", f"{folder} cannot be written", "export HF_HOME=FOLDER  # one that you can write to")
     if free_bytes < GIB // 4:
         return Row(name, "fix", found, f"du -h -d 1 {folder} | sort -h  # shows what to delete")
     if free_bytes < 8 * GIB:

@@ -16,7 +16,7 @@ from triton.runtime.jit import JITFunction
 __all__ = ["compile_double"]
 
 
-def double(x_ptr, count, TILE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _double(x_ptr, count, TILE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     """Program i doubles elements i * TILE and following of a vector of `count`."""
     offsets = tl.program_id(0) * TILE + tl.arange(0, TILE)
     mask = offsets < count
@@ -29,5 +29,5 @@ def compile_double(target: int) -> int:
     JITFunction instead of @triton.jit: under TRITON_INTERPRET=1 the decorator would make an interpreted function.
     """
     signature = {"x_ptr": "*fp32", "count": "i32", "TILE": "constexpr"}
-    source = ASTSource(fn=JITFunction(double), signature=signature, constexprs={"TILE": 128})
+    source = ASTSource(fn=JITFunction(_double), signature=signature, constexprs={"TILE": 128})
     return len(triton.compile(source, target=GPUTarget("cuda", target, 32)).asm["cubin"])

@@ -5,9 +5,19 @@ from __future__ import annotations
 import pytest
 
 from lmcourse.baseline import AutoModelForCausalLM
-from lmcourse.bench import Timing, mixed_requests, run_engine, run_transformers, time_alternately, time_runs
+from lmcourse.bench import (
+    Timing,
+    mixed_requests,
+    run_engine,
+    run_pipeline,
+    run_transformers,
+    time_alternately,
+    time_runs,
+)
 from lmcourse.bundled import model_path
+from lmcourse.config import TurbomindEngineConfig
 from lmcourse.engine import Engine
+from lmcourse.pipeline import pipeline
 
 
 def test_timing_takes_the_median_and_shows_the_spread():
@@ -37,10 +47,12 @@ def test_time_runs_of_unequal_length_are_refused():
         time_runs(lambda: next(counts), warmups=0, repeats=2)
 
 
-def test_run_engine_and_run_transformers_generate_the_same_ids():
+def test_run_engine_transformers_and_pipeline_generate_the_same_ids():
     requests = mixed_requests(5, vocab=4096, seed=11, prompt_lens=(1, 40), output_lens=(1, 30))
-    with Engine.from_folder(model_path("tiny-chat"), device="cpu") as engine:
+    with Engine.from_folder(model_path("tiny-chat"), TurbomindEngineConfig(dtype="float32")) as engine:
         ours = run_engine(engine, requests)
-    theirs = run_transformers(AutoModelForCausalLM.from_pretrained("tiny-chat"), requests)
-    assert ours == theirs
+    theirs = run_transformers(AutoModelForCausalLM.from_pretrained("tiny-chat").cuda(), requests)
+    with pipeline("tiny-chat", backend_config=TurbomindEngineConfig(dtype="float32")) as pipe:
+        piped = run_pipeline(pipe, requests)
+    assert ours == theirs == piped
     assert [len(ids) for ids in ours] == [request.num_output_tokens for request in requests]
