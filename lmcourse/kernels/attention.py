@@ -39,6 +39,7 @@ __all__ = ["ragged_attention", "ragged_attention_batched", "ragged_attention_ref
 
 # Keys copied at a time: on a CPU few enough to stay in its cache, on a GPU enough to fill it.
 _PIECE_BYTES = {"cpu": 2**20, "cuda": 2**27}
+_SCORE_BYTES = 2**27
 
 
 def ragged_attention_reference(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
@@ -79,17 +80,30 @@ def _request_blocks(pool: Tensor, batch: RaggedBatch, request: int) -> Tensor:
 
 def _attend_one(q: Tensor, layer: LayerKV, batch: RaggedBatch, request: int, scale: float) -> Tensor:
     """One request's tokens: q [tokens, num_heads, head_dim]."""
-    keys, values = (_request_blocks(pool, batch, request)[None] for pool in layer)
-    num_tokens, context = q.shape[0], keys.shape[2]
-    mask = None
-    if 1 < num_tokens < context:
-        start = batch.query_starts[request]
-        positions = batch.positions[start : start + num_tokens, None]
-        mask = torch.arange(context, device=q.device) <= positions
-    causal = 1 < num_tokens == context
-    queries = q.transpose(0, 1)[None]  # [1, num_heads, tokens, head_dim]
+    keys, values = (_request_blocks(pool, batch, request) for pool in layer)
+    num_tokens, context = q.shape[0], keys.shape[1]
+    if num_tokens in (1, context):
+        return _fused(q, keys, values, scale, causal=num_tokens > 1)
+    # Behind a cached prefix the mask is explicit, so queries go in tiles: their scores stay within _SCORE_BYTES.
+    tile_tokens = max(1, _SCORE_BYTES // (4 * q.shape[1] * context))
+    offset = context - num_tokens
+    positions = torch.arange(context, device=q.device)
+    tiles = []
+    for start in range(0, num_tokens, tile_tokens):
+        stop = min(start + tile_tokens, num_tokens)
+        seen = positions[: offset + stop]
+        mask = seen <= positions[offset + start : offset + stop, None]
+        tiles.append(_fused(q[start:stop], keys[:, : seen.shape[0]], values[:, : seen.shape[0]], scale, mask=mask))
+    return torch.cat(tiles)
+
+
+def _fused(
+    q: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool = False, mask: Tensor | None = None
+) -> Tensor:
+    """torch's attention for q [tokens, num_heads, head_dim] and keys, values [num_kv_heads, context, head_dim]."""
+    queries = q.transpose(0, 1)[None]
     attended = scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True
+        queries, keys[None], values[None], attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True
     )
     return attended[0].transpose(0, 1)
 

@@ -42,6 +42,7 @@ def make_paged() -> Callable[..., Paged]:
         head_dim: int = 8,
         tokens_per_block: int = 4,
         dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
     ) -> Paged:
         requests = sorted(requests, key=lambda request: request[0] != 1)
         counts = [-(-context // tokens_per_block) for _, context in requests]
@@ -65,14 +66,14 @@ def make_paged() -> Callable[..., Paged]:
             values.append(v)
         lens = [context for new, context in requests for _ in range(new)]
         batch = RaggedBatch(
-            positions=torch.tensor(positions),
-            slots=torch.tensor(slots),
-            block_tables=torch.tensor(tables, dtype=torch.int32),
+            positions=torch.tensor(positions, device=device),
+            slots=torch.tensor(slots, device=device),
+            block_tables=torch.tensor(tables, dtype=torch.int32, device=device),
             query_starts=tuple(starts),
             context_lens=tuple(context for _, context in requests),
-            rotary_lens=torch.tensor(lens),
+            rotary_lens=torch.tensor(lens, device=device),
             num_decodes=sum(new == 1 for new, _ in requests),
         )
-        return Paged(batch, layer, keys, values)
+        return Paged(batch, LayerKV(layer.keys.to(device), layer.values.to(device)), keys, values)
 
     return make

@@ -27,6 +27,7 @@ HEADS = [(2, 2, 8), (4, 2, 16), (6, 1, 10), (9, 3, 64)]  # num_heads, num_kv_hea
 
 def float64_attention(q: Tensor, paged, scale: float) -> Tensor:
     """Written for this test: no batching, no paging, no masks."""
+    q = q.cpu()
     out = torch.zeros(q.shape, dtype=torch.float64)
     for request, (keys, values) in enumerate(zip(paged.keys, paged.values, strict=True)):
         for token in range(paged.batch.query_starts[request], paged.batch.query_starts[request + 1]):
@@ -72,6 +73,25 @@ def test_ragged_attention_pieces_smaller_than_the_batch(make_paged, monkeypatch)
     q = torch.randn(3, 4, 8)
     out = ragged_attention(q, paged.layer, paged.batch, 0.3)
     torch.testing.assert_close(out.double(), float64_attention(q, paged, 0.3), atol=2e-6, rtol=0)
+
+
+def test_ragged_attention_prefix_in_tiles(make_paged, monkeypatch):
+    monkeypatch.setattr(attention, "_SCORE_BYTES", 4 * 4 * 50 * 7)
+    paged = make_paged([(30, 50), (1, 3)])
+    q = torch.randn(31, 4, 8)
+    out = ragged_attention(q, paged.layer, paged.batch, 0.3)
+    torch.testing.assert_close(out.double(), float64_attention(q, paged, 0.3), atol=2e-6, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("name", BATCHES)
+def test_ragged_attention_on_cuda(name, dtype, make_paged):
+    paged = make_paged(BATCHES[name], dtype=dtype, device="cuda", head_dim=64, tokens_per_block=16)
+    q = torch.randn(paged.batch.query_starts[-1], 6, 64).to(dtype)
+    out = ragged_attention(q.cuda(), paged.layer, paged.batch, 0.125)
+    atol = TOLERANCES[dtype] + 3e-6
+    torch.testing.assert_close(out.cpu().double(), float64_attention(q, paged, 0.125), atol=atol, rtol=1e-2)
 
 
 def test_ragged_attention_request_with_nan_disturbs_no_other(make_paged):

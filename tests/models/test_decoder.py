@@ -138,7 +138,6 @@ def test_forward_half_precision_is_near_float32(dtype, tolerance, tiny_llama, wr
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.2), (torch.float16, 0.03)])
 def test_forward_on_cuda_is_near_float32_on_cpu(dtype, tolerance, tiny_llama, write, load, open_session):
     folder = write(tiny_llama(head_dim=32))
