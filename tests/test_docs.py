@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 TEXT_ENDINGS = {"", ".py", ".md", ".toml", ".yml", ".txt", ".cfg", ".ipynb", ".json", ".svg", ".jinja"}
 # Written in two halves, so that this file passes its own test.
 HOSTS = ["pypi" + ".org", "python" + "hosted.org", "download." + "pytorch.org", "anaconda" + ".org", "npmjs" + ".org"]
-# /root/share is the shared model folder of the classroom machines and part of the lesson.
+# The shared model folder of the classroom machines, share/ in root's home, is part of the lesson.
 MACHINE_PATH = re.compile(
     r"(?<![\w~.}<])/(?:home/(?!someone)\w|root/(?!share/)|work/|Users/(?!someone)\w|private/var|tmp/\w)"
 )
@@ -89,20 +90,21 @@ def test_nothing_of_a_machine_is_committed() -> None:
 
 
 def test_readme_tree_lists_every_folder() -> None:
-    """Between the tree's fences: every folder and file at the top, and every folder and module of the package."""
+    """Each line of the tree begins with a name: everything at the top, and everything in the package, and no more."""
     tree = re.search(r"## The tree.*?```\w*\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert tree, "README.md has no section `## The tree` with a fenced tree"
-    words = set(re.findall(r"[\w.-]+(?:/[\w.-]+)*/?", tree[1]))
+    listed = re.findall(r"^( *)([\w.-]+/?)", tree[1], re.MULTILINE)
     tracked = {path.relative_to(ROOT).parts for path in committed_texts()}
-    top = {parts[0] + ("/" if len(parts) > 1 else "") for parts in tracked if not parts[0].startswith(".git")}
-    package = {
-        parts[1] + ("/" if len(parts) > 2 else "") for parts in tracked if parts[0] == "lmcourse" and len(parts) > 1
-    }
-    missing = {name for name in top | package if name not in words and name.rstrip("/") not in words}
-    assert not missing, f"the README's tree does not list {sorted(missing)}"
-    listed = {word for word in words if word.endswith("/")}
-    gone = {name for name in listed if not (ROOT / name).exists() and not (PACKAGE / name).exists()}
-    assert not gone, f"the README's tree lists {sorted(gone)}, which do not exist"
+    for margin, inside in (("", ()), ("  ", ("lmcourse",))):
+        depth = len(inside)
+        here = [parts for parts in tracked if len(parts) > depth and parts[:depth] == inside]
+        wanted = {parts[depth] + ("/" if len(parts) > depth + 1 else "") for parts in here}
+        assert {name for indent, name in listed if indent == margin} == wanted
+
+
+def test_architecture_picture_is_what_its_script_draws() -> None:
+    drawing = runpy.run_path(str(ROOT / "images" / "draw_architecture.py"))["drawing"]()
+    assert (ROOT / "images" / "architecture.svg").read_text(encoding="utf-8") == drawing
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)

@@ -15,7 +15,7 @@ __all__ = ["CHAT_PROMPT", "join_turns"]
 _Messages = list[dict[str, str]]
 _START, _END = "<|im_start|>", "<|im_end|>"
 _WORDS = (
-    "hello", "你好", "上海是", "two\nlines", "  spaces kept  ", "", "a { brace } and a <tag>", "naïve café",
+    "hello", "你好", "上海是", "two\nlines", "  spaces kept  ", "a { brace } and a <tag>", "naïve café",
     "给我讲个笑话", "what is paged attention?", "1 + 1 = 2", "user", "🙂",
 )  # fmt: skip
 
