@@ -1,0 +1,49 @@
+"""`lmcourse list`: the model families of the lesson's table, and which of them run.
+
+Lesson: 2 (models the engine can run)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLES = """examples:
+  lmcourse list
+  lmcourse list --json                 rows of {family, architectures, modality, status}
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `list`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "list",
+        help="the model families, and which of them run",
+        description="The model families of the lesson's table: what configs call them, and whether they run here.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON (default: a table)")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table of families."""
+    from lmcourse.models import FAMILIES
+
+    if args.json:
+        rows = [
+            {"family": f.name, "architectures": list(f.architectures), "modality": f.modality, "status": f.status}
+            for f in FAMILIES
+        ]
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = [("family", "sizes", "modality", "status", "architectures")]
+    table += [(f.name, f.sizes, f.modality, f.status, ", ".join(f.architectures)) for f in FAMILIES]
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    for row in table:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]))
+    return 0
