@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lmcourse"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-TEXT_ENDINGS = {"", ".py", ".md", ".toml", ".yml", ".txt", ".cfg", ".ipynb", ".json", ".svg", ".jinja"}
+TEXT_ENDINGS = {"", ".typed", ".py", ".md", ".toml", ".yml", ".txt", ".cfg", ".ipynb", ".json", ".svg", ".jinja"}
 # Written in two halves, so that this file passes its own test.
 HOSTS = ["pypi" + ".org", "python" + "hosted.org", "download." + "pytorch.org", "anaconda" + ".org", "npmjs" + ".org"]
 # The shared model folder of the classroom machines, share/ in root's home, is part of the lesson.
