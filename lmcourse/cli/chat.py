@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 (its import gives input() arrow keys and a history)
+    if sys.stderr.isatty():
+        print("loading ...", file=sys.stderr)
     with pipeline(args.model, backend_config=config, chat_template_config=template) as pipe:
         print(_describe(pipe, gen))
         _converse(pipe, gen)

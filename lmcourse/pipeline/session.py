@@ -46,8 +46,9 @@ class Session:
         self._pipeline: _Answerer | None = pipeline
         self._stream: AnswerStream | None = None
 
-    def stream(self, prompt: str | list[Message], gen: GenerationConfig) -> AnswerStream:
+    def stream(self, prompt: str | list[Message], gen: GenerationConfig | None = None) -> AnswerStream:
         """The answer piece by piece. An earlier answer that is still running is cut short."""
+        gen = gen or GenerationConfig()
         if self._pipeline is None:
             raise EngineClosedError("the session is closed", next_step="start another: pipe.chat(prompt)")
         if gen.n != 1:

@@ -88,12 +88,19 @@ def _load(text: bytes, path: Path) -> Any:
 
 
 def _add_missing(tokenizer: Any, special: SpecialTokens, path: Path) -> None:
-    """Add the tokens that tokenizer_config.json lists and tokenizer.json lacks, in the order of their ids."""
+    """Have the other files' tokens recognised in text: new ones in order of their ids, and words of the vocabulary."""
     from tokenizers import AddedToken
 
+    recognised = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     for token in special.added:
-        if tokenizer.token_to_id(token.text) is None:
-            tokenizer.add_tokens([AddedToken(token.text, special=token.special, normalized=False)])
+        if token.text not in recognised:
+            sides = {"lstrip": token.strips_left, "rstrip": token.strips_right}
+            tokenizer.add_tokens([AddedToken(token.text, special=token.special, normalized=False, **sides)])
+            recognised.add(token.text)
+    for text in sorted(special.named - recognised):
+        if tokenizer.token_to_id(text) is not None:
+            tokenizer.add_tokens([AddedToken(text, special=True, normalized=False)])
+    for token in special.added:
         token_id = tokenizer.token_to_id(token.text)
         if token_id != token.token_id:
             raise CheckpointError(

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from lmcourse.bundled import model_path
 from lmcourse.errors import CheckpointError, PromptError
 from lmcourse.text.tokenizer import TextStream, Tokenizer
 
@@ -198,6 +199,25 @@ def test_json_takes_tokens_that_only_the_config_lists(byte_level_tokenizer, json
     rows = {str(size + 5): {"content": "<|extra|>", "special": True}}
     with pytest.raises(CheckpointError, match="different ids"):
         Tokenizer.from_folder(json_folder(byte_level_tokenizer, added_tokens_decoder=rows))
+
+
+def test_json_marks_that_are_plain_words_of_the_vocabulary_are_recognised(byte_level_tokenizer, json_folder):
+    """A conversion may leave marks out of added_tokens; the config's names still make each one token."""
+    import tokenizers
+    import transformers
+
+    data = json.loads(byte_level_tokenizer.to_str())
+    data["added_tokens"] = []
+    size = byte_level_tokenizer.get_vocab_size()
+    rows = {"3": {"content": MARKS[0], "special": True}, str(size): {"content": "<|end|>", "rstrip": True}}
+    folder = json_folder(tokenizers.Tokenizer.from_str(json.dumps(data)), added_tokens_decoder=rows)
+    ours = Tokenizer.from_folder(folder)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    for text in ("<s>hello<|im_start|>user<|im_end|>\n", "a<|end|>  b</s>"):
+        assert ours.encode(text, add_bos=False) == theirs.encode(text, add_special_tokens=False)
+        assert ours.decode(ours.encode(text, add_bos=False)) == theirs.decode(
+            theirs.encode(text), skip_special_tokens=True
+        )
 
 
 # tokenizer.model, against sentencepiece and transformers
