@@ -61,13 +61,15 @@ def test_bad_prompts_leave_the_session_as_it_was(fake, prompt):
     fake.chat("still there", session, ONE)
 
 
+def talk_on(pipe, session):
+    while True:
+        pipe.chat("and then what happened after that", session, max_new_tokens=8)
+
+
 def test_real_session_that_outgrows_its_length_says_so_with_numbers(real):
     session = real.chat("hello", max_new_tokens=4)
-    question = "and then what happened after that"
-    while session.response.input_token_len + 2 * len(real.tokenizer.encode(question, add_bos=False)) < 96:
-        real.chat(question, session, max_new_tokens=8)
     with pytest.raises(PromptError, match="at most 95 tokens") as caught:
-        real.chat(question * 2, session)
+        talk_on(real, session)
     turns = len(session.history)
     assert f"session {session.session_id}, turn {turns + 1}" in str(caught.value)
     assert session.history[0][0] == "hello"

@@ -214,10 +214,21 @@ def test_json_marks_that_are_plain_words_of_the_vocabulary_are_recognised(byte_l
     ours = Tokenizer.from_folder(folder)
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     for text in ("<s>hello<|im_start|>user<|im_end|>\n", "a<|end|>  b</s>"):
-        assert ours.encode(text, add_bos=False) == theirs.encode(text, add_special_tokens=False)
-        assert ours.decode(ours.encode(text, add_bos=False)) == theirs.decode(
-            theirs.encode(text), skip_special_tokens=True
-        )
+        ids = ours.encode(text, add_bos=False)
+        assert ids == theirs.encode(text, add_special_tokens=False)
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+def test_json_of_tiny_chat_equals_transformers(rng):
+    import transformers
+
+    ours = Tokenizer.from_folder(model_path("tiny-chat"))
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(model_path("tiny-chat"))
+    for text in (*TEXTS, *(random_text(rng) for _ in range(20))):
+        ids = ours.encode(text, add_bos=True)
+        assert ids == theirs.encode(text) or text.startswith("<s>")
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+        assert ours.decode(ids, skip_special_tokens=False) == theirs.decode(ids)
 
 
 # tokenizer.model, against sentencepiece and transformers
