@@ -72,7 +72,11 @@ class Answer:
         text = self._text_source.push(token_id) if self._text_source else ""
         if self._pass_on(text, watch=len(self.token_ids) >= self.rule.min_new_tokens):
             self.finish_reason = "stop"
-        elif len(self.token_ids) >= self.rule.max_new_tokens:
+        self.end_if_full()
+
+    def end_if_full(self) -> None:
+        """Finish at max_new_tokens, unless finished; `push` does so itself if nothing interrupts it."""
+        if self.finish_reason is None and len(self.token_ids) >= self.rule.max_new_tokens:
             self._finish("length")
 
     def _pass_on(self, text: str, *, watch: bool) -> bool:

@@ -6,9 +6,9 @@ The idea: a step is five moves, and each is a file that can be read alone.
     (a Plan)    (blocks)  (a Batch)   (logits)          (StepOutputs)
 
 Contract: `add` as often as you like, `step` while `has_work`. Requests never influence each other's tokens. Whatever
-interrupts a step (an error, Ctrl-C), the engine stays consistent: what was computed is dropped and computed again,
-what was sampled is kept and handed out by the next step, and any request can be aborted. One thread at a time.
-`close` gives the memory back.
+interrupts a step, the engine stays consistent: what was computed is dropped and computed again, every request goes on
+or can be aborted. An error loses no token; Ctrl-C can lose those that were being handed out at that very moment. One
+thread at a time. `close` gives the memory back.
 
 Lesson: 2 (the engine's chat), 3 (continuous batching)
 """
@@ -130,13 +130,12 @@ class Engine:
         self._require_open()
         entry = self._intake.make_entry(self._next_id, prompt_ids, gen or GenerationConfig(), stop_ids)
         self._scheduler.check_fits(entry.request)
-        request_id = self._next_id
+        self._reporter.added(entry.request)
         with self._consistent():
             self._next_id += 1
-            self._entries[request_id] = entry
+            self._entries[entry.request.request_id] = entry
             self._scheduler.add(entry.request)
-            self._reporter.added(entry.request)
-        return request_id
+        return entry.request.request_id
 
     def step(self) -> list[StepOutput]:
         """Compute one step and hand out what is new, in the order of arrival; [] when there is nothing to do."""
@@ -252,6 +251,8 @@ class Engine:
 
     def _recover(self) -> None:
         """Rebuild queues and blocks from the entries; a token that only the answer got is given to the request, too."""
+        for entry in self._entries.values():
+            entry.answer.end_if_full()
         alive = [entry for entry in self._entries.values() if entry.answer.finish_reason is None]
         for entry in alive:
             for token_id in entry.answer.token_ids[entry.request.num_outputs :]:

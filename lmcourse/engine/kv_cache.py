@@ -38,7 +38,15 @@ class KVCache:
 
     def __init__(self, spec: ModelSpec, blocks: BlockManager, dtype: torch.dtype, device: torch.device) -> None:
         shape = (spec.num_layers, 2, blocks.num_blocks, spec.num_kv_heads, blocks.tokens_per_block, spec.head_dim)
-        self._pool = torch.empty(shape, dtype=dtype, device=device)
+        try:
+            self._pool = torch.empty(shape, dtype=dtype, device=device)
+        except RuntimeError as error:  # what torch raises on CPU, and a base of its CUDA error
+            raise MemoryBudgetError(
+                f"{device} did not give the memory of the KV cache",
+                expected=f"{math.prod(shape) * dtype.itemsize / 2**20:.1f} MiB",
+                got=str(error).split("\n")[0],
+                next_step=f"lower cache_max_entry_count or {_BUDGET_VARIABLE}",
+            ) from error
         self.layers = tuple(LayerKV(layer[0], layer[1]) for layer in self._pool)
 
     @property

@@ -36,6 +36,11 @@ def test_cache_has_the_layout_attention_expects() -> None:
     assert {kv.layers[0].keys.max().item(), kv.layers[0].values.max().item()} == {1, 2}
 
 
+def test_cache_larger_than_the_machine() -> None:
+    with pytest.raises(MemoryBudgetError, match="did not give the memory"):
+        KVCache(INTERNLM2, BlockManager(4, 10**10), torch.float32, torch.device("cpu"))
+
+
 def test_count_affordable_blocks_share_of_free_memory() -> None:
     assert count_affordable_blocks(0.5, block_bytes=10, free_bytes=1000) == 50
     assert count_affordable_blocks(0.999, block_bytes=10, free_bytes=1000) == 99

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "engine"))
 
+from engine_interrupts import run_interrupted
 from engine_runs import run_engine_workloads
 from engine_workloads import run_random_workloads
 
@@ -28,3 +29,12 @@ def test_scheduler_10000_random_workloads() -> None:
 
 def test_engine_2000_random_workloads() -> None:
     run_engine_workloads(2000, fresh_seed()).check(at_least=2000)
+
+
+def test_engine_interrupted_at_1500_random_lines() -> None:
+    num_lines = run_interrupted(None)
+    for at_line in random.SystemRandom().sample(range(1, num_lines + 1), 1500):
+        try:
+            run_interrupted(at_line)
+        except AssertionError as error:
+            raise AssertionError(f"interrupted at line {at_line}: {error}") from error
