@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -70,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     explain_lesson_flags(args)
     from lmcourse.pipeline import pipeline
 
+    if sys.stdin is None:  # closed by whoever started us, which is an input that has ended
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (it stays open as long as the process)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 (its import gives input() arrow keys and a history)

@@ -81,9 +81,9 @@ def _text(value: Any) -> str | None:
 
 def _listed(source: dict[str, Any]) -> Iterator[str]:
     for key in _LISTS:
-        value = source.get(key) or ()
+        value = source.get(key)
         values = value.values() if isinstance(value, dict) else value
-        yield from filter(None, map(_text, values))
+        yield from filter(None, map(_text, values if not isinstance(values, str) and values else ()))
 
 
 def _first_id(value: Any) -> int | None:
