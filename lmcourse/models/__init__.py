@@ -12,6 +12,7 @@ engine_format.py     EngineManifest          the engine's own format, and which 
 convert.py           convert                 Hugging Face folder → engine format
 new_folder.py        new_folder              a folder that appears complete or not at all
 files.py             read_json               small files, safely
+spec_limits.py       check_limits            sizes that no model has
 """
 
 from lmcourse.models.checkpoint import Checkpoint

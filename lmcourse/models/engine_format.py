@@ -19,6 +19,7 @@ from typing import Any
 
 from lmcourse.errors import CheckpointError, ConfigError, UnsupportedModelError
 from lmcourse.models.files import read_json
+from lmcourse.models.spec_limits import check_limits
 from lmcourse.spec import ModelSpec, RotarySpec
 
 __all__ = ["ENGINE_FILE", "EngineManifest", "detect_format"]
@@ -51,7 +52,7 @@ class EngineManifest:
             raise _unreadable(path, f"format {_FORMAT}, version {_VERSION}", f"format {stated[0]}, version {stated[1]}")
         try:
             spec = _spec(content.pop("spec"))
-            manifest = cls(spec=spec, **content)
+            manifest = cls(spec=check_limits(spec, path), **content)
             return dataclasses.replace(manifest, weight_files=tuple(manifest.weight_files))
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise _unreadable(path, "the settings that `lmcourse convert` writes", str(error)) from error
@@ -84,10 +85,6 @@ def detect_format(folder: Path, wanted: str | None = None) -> str:
 def _spec(content: dict[str, Any]) -> ModelSpec:
     rotary = RotarySpec(**content.pop("rotary"))
     spec = ModelSpec(rotary=rotary, **content)
-    for item in dataclasses.fields(spec):
-        value = getattr(spec, item.name)
-        if item.type == "int" and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{item.name} is {value!r}, not a whole number of 1 or more")
     return dataclasses.replace(spec, eos_ids=tuple(spec.eos_ids))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lmcourse.errors import MemoryBudgetError
 from lmcourse.models.checkpoint import Checkpoint
 from lmcourse.models.decoder import Decoder, meta_decoder
 from lmcourse.models.engine_format import EngineManifest, detect_format
@@ -25,6 +26,7 @@ from lmcourse.models.families import Family, find_family
 from lmcourse.models.files import read_json, require_folder
 from lmcourse.models.hf_config import token_ids
 from lmcourse.models.layouts import ENGINE_RULES
+from lmcourse.models.spec_limits import check_limits
 from lmcourse.models.weight_stream import WeightStream
 from lmcourse.spec import ModelSpec
 
@@ -55,10 +57,13 @@ def load_decoder(
     weights, _ = open_weights(folder, dtype=dtype, device=device)
     decoder = meta_decoder(weights.spec)
     total = sum(1 for _ in decoder.parameters())
-    for done, (stored, weight) in enumerate(weights, start=1):
-        _set_weight(decoder, stored.name, weight)
-        if progress is not None:
-            progress(stored.name, done, total)
+    try:
+        for done, (stored, weight) in enumerate(weights, start=1):
+            _set_weight(decoder, stored.name, weight)
+            if progress is not None:
+                progress(stored.name, done, total)
+    except torch.OutOfMemoryError as error:
+        raise _too_big(weights, device) from error
     return decoder
 
 
@@ -77,12 +82,22 @@ def _read_config(folder: Path) -> tuple[ModelSpec, Family]:
     config = read_json(folder / "config.json")
     family = find_family(config)
     assert family.layout is not None, "find_family returns rows that run"
-    spec = family.layout.read_spec(config)
+    spec = check_limits(family.layout.read_spec(config), folder / "config.json")
     generation = folder / "generation_config.json"
     if generation.exists():
         more = token_ids(read_json(generation).get("eos_token_id"), "eos_token_id")
         spec = dataclasses.replace(spec, eos_ids=tuple(dict.fromkeys((*spec.eos_ids, *more))))
     return spec, family
+
+
+def _too_big(weights: WeightStream, device: torch.device) -> MemoryBudgetError:
+    return MemoryBudgetError(
+        "the weights do not fit the device",
+        expected=f"{weights.num_bytes / 2**30:.2f} GiB free",
+        got=f"{torch.cuda.mem_get_info(device)[0] / 2**30:.2f} GiB free when loading stopped",
+        where=device,
+        next_step="close what else uses the device (nvidia-smi shows it), load as float16, or take a smaller model",
+    )
 
 
 def _set_weight(decoder: Decoder, name: str, weight: Tensor) -> None:

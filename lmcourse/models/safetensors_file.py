@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from lmcourse.errors import CheckpointError
-from lmcourse.models.files import require_regular_file
+from lmcourse.models.files import reading, require_regular_file
 
 __all__ = ["Slot", "TensorInfo", "TensorWriter", "damaged", "read_header", "write_safetensors"]
 
@@ -61,7 +61,7 @@ class TensorInfo:
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """Names, shapes and dtypes; CheckpointError if the file is not what its header says."""
     size = require_regular_file(file).stat().st_size
-    with file.open("rb") as opened:
+    with reading(file), file.open("rb") as opened:
         prefix = opened.read(8)
         header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= header_bytes <= min(_MOST_HEADER_BYTES, size - 8):

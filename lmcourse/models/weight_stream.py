@@ -49,6 +49,12 @@ class WeightStream:
             yield stored, self._weight(stored, tuple(parameter.shape))
         self._warn_of_unused(used)
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all weights, in the dtype that they get."""
+        weights = meta_decoder(self.spec).named_parameters()
+        return sum(weight.numel() * (self.dtype or self.stored_dtype(name)).itemsize for name, weight in weights)
+
     def stored_dtype(self, canonical: str) -> torch.dtype:
         """The dtype that a canonical weight has without casting."""
         dtypes = [self._info(source).torch_dtype for source in stored_tensors(self.rules, canonical).sources]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
+import os
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
-from lmcourse.errors import CheckpointError, ConfigError, UnsupportedModelError
+from lmcourse.errors import CheckpointError, ConfigError, MemoryBudgetError, ModelNotFoundError, UnsupportedModelError
 from lmcourse.models import Checkpoint, load_spec
 
 
@@ -108,6 +111,55 @@ def test_load_decoder_tied_head_needs_no_tensor_and_accepts_one(tiny_llama, writ
     assert decoder.head is None
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     load(write((config, tensors), "with head"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 10**9},
+        {"vocab_size": 2**40},
+        {"hidden_size": 2**62},
+        {"num_key_value_heads": 5},
+        {"head_dim": 15},
+        {"head_dim": 2, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+    ],
+)
+def test_load_spec_sizes_that_no_model_has_are_refused(changes, model, write):
+    config, tensors = model
+    folder = write((config | changes, tensors))
+    with pytest.raises(CheckpointError, match="out of range") as caught:
+        load_spec(folder)
+    assert caught.value.where == folder / "config.json"
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "~no-such-user-here/model", "a\0b"])
+def test_load_spec_path_that_cannot_be_is_an_error(path):
+    with pytest.raises(ModelNotFoundError):
+        load_spec(Path(path))
+
+
+def test_load_spec_file_that_may_not_be_read_is_an_error(model, write, monkeypatch):
+    folder = write(model)
+
+    def refuse(_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read") as caught:
+        load_spec(folder)
+    assert "Permission denied" in caught.value.got
+
+
+@pytest.mark.gpu
+def test_load_decoder_weights_that_do_not_fit_say_so(tiny_llama, write, load):
+    folder = write(tiny_llama(hidden_size=1024, intermediate_size=4096))
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-4)
+    try:
+        with pytest.raises(MemoryBudgetError, match="do not fit"):
+            load(folder, device=torch.device("cuda"))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 @pytest.mark.parametrize(
