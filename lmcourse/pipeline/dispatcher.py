@@ -1,8 +1,8 @@
 """Dispatcher: one engine, many callers.
 
-    AnswerStream ─┐                         ┌─ box of request 0
-    AnswerStream ─┼─ take(ids) → Dispatcher ┼─ box of request 1     filled by whoever runs Engine.step
-    Session ──────┘                         └─ box of request 2
+    AnswerStream ── take(its box) ─┐
+    AnswerStream ── take(its box) ─┼─ Dispatcher ── Engine.step, run by whoever waits; fills everybody's boxes
+    Session ─────── take(its box) ─┘
 
 The engine serves one thread at a time, for one step at most; threads take turns in the order of arrival. Everyone
 who waits runs steps, and a step advances all requests, so waiting together costs no more than waiting alone.
@@ -77,26 +77,26 @@ class Dispatcher:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = TurnLock()
-        self._boxes: dict[int, deque[StepOutput]] = {}  # by request id; one for every request somebody waits for
+        self._boxes: dict[int, deque[StepOutput]] = {}  # by request id: where its outputs go
         self._abandoned: deque[int] = deque()
 
-    def add(self, prompt_ids: list[int], gen: GenerationConfig, stop_ids: frozenset[int]) -> int:
-        """Queue a request; its outputs wait until they are taken."""
+    def add(
+        self, prompt_ids: list[int], gen: GenerationConfig, stop_ids: frozenset[int], box: deque[StepOutput]
+    ) -> int:
+        """Queue a request and return its id; its outputs go into the box."""
         with self._lock:
             request_id = self._engine.add(prompt_ids, gen, stop_ids=stop_ids)
-            self._boxes[request_id] = deque()
+            self._boxes[request_id] = box
             return request_id
 
-    def take(self, request_ids: Collection[int]) -> list[StepOutput]:
-        """What is new for these requests, at least one output; runs steps until there is something."""
+    def take(self, box: deque[StepOutput]) -> list[StepOutput]:
+        """Empty a box that something is still to come into; runs steps until there is something."""
         while True:
             with self._lock:
                 self._abort(self._drain_abandoned())
-                boxes = [self._boxes[i] for i in request_ids if i in self._boxes]
-                news = [box.popleft() for box in boxes for _ in range(len(box))]
-                if news:
-                    return news
-                if not boxes or not self._engine.has_work:
+                if box:
+                    return [box.popleft() for _ in range(len(box))]
+                if not self._engine.has_work:
                     raise EngineClosedError("the answer was ended by others", next_step="ask again")
                 for output in self._engine.step():
                     if output.request_id in self._boxes:

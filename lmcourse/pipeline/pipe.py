@@ -191,7 +191,7 @@ class Pipeline:
             for i, (ids, gen) in enumerate(zip(prompt_ids, gens, strict=True)):
                 with _located(f"prompt {i}" if len(gens) > 1 else None):
                     for index in range(gen.n):
-                        request_id = self._dispatcher.add(ids, self._with_stops(gen, index), self._stop_ids)
+                        request_id = self._dispatcher.add(ids, self._with_stops(gen, index), self._stop_ids, stream.box)
                         stream.expect(request_id, Response("", 0, len(ids), session_ids[i], index=index))
         except BaseException:
             stream.cancel()

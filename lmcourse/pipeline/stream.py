@@ -28,6 +28,7 @@ class AnswerStream:
 
     def __init__(self, dispatcher: Dispatcher, on_end: Callable[[AnswerStream], None] | None = None) -> None:
         self._dispatcher, self._on_end = dispatcher, on_end
+        self.box: deque[StepOutput] = deque()  # filled by the dispatcher
         self._totals: dict[int, _Total] = {}
         self._running: set[int] = set()
         self._ready: deque[Response] = deque()
@@ -55,7 +56,7 @@ class AnswerStream:
                 self.close()
                 raise StopIteration
             try:
-                self._ready.extend(map(self._receive, self._dispatcher.take(self._running)))
+                self._ready.extend(map(self._receive, self._dispatcher.take(self.box)))
             except BaseException:
                 self.close()
                 raise
