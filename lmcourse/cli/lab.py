@@ -1,4 +1,4 @@
-"""`lmcourse lab`: JupyterLab on the lessons, with lesson 1 open.
+"""`lmcourse lab`: JupyterLab on the course's folder, with lesson 1 open.
 
 It listens on this machine only (127.0.0.1), on the first free port from 8888 on, and asks no server for news. Whatever
 else is written after `lmcourse lab` goes to JupyterLab.
@@ -78,14 +78,14 @@ def _find_notebooks() -> Path:
 def make_command(notebooks: Path, more: list[str]) -> list[str]:
     """JupyterLab's command line; `more` comes last and so wins."""
     lessons = sorted(notebooks.glob("01_*.ipynb"))
-    page = f"/lab/tree/{lessons[0].name}" if lessons else "/lab"
+    page = f"/lab/tree/{notebooks.name}/{lessons[0].name}" if lessons else f"/lab/tree/{notebooks.name}"
     as_root = ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []  # a class machine's only user
     return [
         sys.executable,
         "-m",
         "jupyterlab",
         "--ip=127.0.0.1",
-        f"--ServerApp.root_dir={notebooks}",
+        f"--ServerApp.root_dir={notebooks.parent}",  # lessons link to images and files beside their own folder
         f"--LabApp.default_url={page}",
         "--LabApp.extension_manager=readonly",  # the other one asks a package index
         *as_root,

@@ -54,10 +54,12 @@ def test_lab_links_the_lessons_model_once_and_leaves_what_is_there(started, tmp_
 
 
 def test_lab_opens_lesson_1_where_it_exists(tmp_path):
-    assert "--LabApp.default_url=/lab" in lab.make_command(tmp_path, [])
-    (tmp_path / "01_environment.ipynb").write_text("{}")
-    command = lab.make_command(tmp_path, ["--allow-root"])
-    assert "--LabApp.default_url=/lab/tree/01_environment.ipynb" in command
+    lessons = tmp_path / "notebooks"
+    lessons.mkdir()
+    assert "--LabApp.default_url=/lab/tree/notebooks" in lab.make_command(lessons, [])
+    (lessons / "01_environment.ipynb").write_text("{}")
+    command = lab.make_command(lessons, ["--allow-root"])
+    assert "--LabApp.default_url=/lab/tree/notebooks/01_environment.ipynb" in command
     assert f"--ServerApp.root_dir={tmp_path}" in command
 
 
