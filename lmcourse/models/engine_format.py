@@ -19,12 +19,23 @@ from typing import Any
 
 from lmcourse.errors import CheckpointError, ConfigError, UnsupportedModelError
 from lmcourse.models.files import read_json
+from lmcourse.models.hf_config import token_ids
 from lmcourse.models.spec_limits import check_limits
 from lmcourse.spec import ModelSpec, RotarySpec
 
 __all__ = ["ENGINE_FILE", "EngineManifest", "detect_format"]
 
 ENGINE_FILE = "turbomind.json"
+_KINDS: dict[str, tuple[type, ...]] = {  # what JSON gives for each annotation in spec.py
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "int | None": (int, type(None)),
+    "str | None": (str, type(None)),
+    "tuple[int, ...]": (list,),
+    "RotarySpec": (dict,),
+}
 _FORMAT, _VERSION = "lmcourse-turbomind", 1
 
 
@@ -83,9 +94,18 @@ def detect_format(folder: Path, wanted: str | None = None) -> str:
 
 
 def _spec(content: dict[str, Any]) -> ModelSpec:
-    rotary = RotarySpec(**content.pop("rotary"))
-    spec = ModelSpec(rotary=rotary, **content)
-    return dataclasses.replace(spec, eos_ids=tuple(spec.eos_ids))
+    """TypeError or ValueError, naming the field, for anything that a ModelSpec cannot hold."""
+    _check_kinds(ModelSpec, content)
+    _check_kinds(RotarySpec, content["rotary"])
+    eos_ids = token_ids(content["eos_ids"], "eos_ids")
+    return ModelSpec(**content | {"rotary": RotarySpec(**content["rotary"]), "eos_ids": eos_ids})
+
+
+def _check_kinds(cls: type, content: dict[str, Any]) -> None:
+    for field in dataclasses.fields(cls):
+        value = content[field.name]
+        if type(value) not in _KINDS[str(field.type)]:
+            raise TypeError(f"{field.name} is {value!r}")
 
 
 def _unreadable(path: Path, expected: str, got: str) -> CheckpointError:

@@ -77,8 +77,8 @@ FAMILIES = (
 def find_family(hf_config: Mapping[str, Any]) -> Family:
     """The row that can run a config; UnsupportedModelError says whether its family is planned or unknown."""
     refuse_quantised(hf_config)
-    named = hf_config.get("architectures") or []
-    named = [named] if isinstance(named, str) else list(named)
+    stated = hf_config.get("architectures") or []
+    named = [str(name) for name in stated] if isinstance(stated, list) else [str(stated)]
     matches = [family for family in FAMILIES if set(named) & set(family.architectures)]
     if not named:
         model_type = hf_config.get("model_type")

@@ -95,7 +95,7 @@ def _rotary(config: Config, max_context: int) -> RotarySpec:
     if not isinstance(rules, Mapping):
         raise _wrong("rope_scaling", "null or an object", rules)
     rule = rules.get("rope_type", rules.get("type"))
-    if rule not in _ROTARY_RULES:
+    if not isinstance(rule, str | None) or rule not in _ROTARY_RULES:
         raise UnsupportedModelError(
             f"the rotary rule {rule!r} is not covered",
             expected=" | ".join(str(name) for name in _ROTARY_RULES if name),
@@ -109,7 +109,8 @@ def _rotary(config: Config, max_context: int) -> RotarySpec:
 
 
 def _refuse_unknown_arithmetic(config: Config) -> None:
-    partial = config.get("rope_parameters") or {}
+    rules = config.get("rope_parameters")
+    partial = rules if isinstance(rules, Mapping) else {}
     checks = (
         ("hidden_act", ("silu", "swish"), config.get("hidden_act", "silu")),
         (

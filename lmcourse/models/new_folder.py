@@ -34,7 +34,8 @@ def new_folder(destination: Path, *, replace: bool = False) -> Iterator[Path]:
         partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.partial-", dir=destination.parent))
         partial.chmod(0o755)
         yield partial
-        _sync(partial)
+        for path in (*partial.rglob("*"), partial):
+            _sync(path)
         _move_into_place(partial, destination, replace=replace)
     except BaseException as error:
         if partial is not None:
@@ -80,11 +81,11 @@ def _move_into_place(partial: Path, destination: Path, *, replace: bool) -> None
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sync(folder: Path) -> None:
-    """Push a folder's entries to the disk, so that a power cut cannot undo a rename and keep what it replaced."""
+def _sync(path: Path) -> None:
+    """Push a file or a folder's entries to the disk, so that a power cut cannot leave the rename and lose the bytes."""
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -139,10 +138,8 @@ class TensorWriter:
         self._file.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
     def finish(self) -> None:
-        """Push everything to the disk; all slots must be filled."""
+        """All slots must be filled by now."""
         assert not self._waiting, list(self._waiting)
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
 
 @contextmanager

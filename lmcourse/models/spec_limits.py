@@ -22,6 +22,8 @@ _LIMITS = {
     "vocab": 2**24,
     "max_context": 2**32,
 }
+_DTYPES = ("float16", "bfloat16", "float32")
+_SCALINGS = (None, "linear", "dynamic")
 
 
 def check_limits(spec: ModelSpec, where: object) -> ModelSpec:
@@ -30,6 +32,10 @@ def check_limits(spec: ModelSpec, where: object) -> ModelSpec:
         value = getattr(spec, name)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
             raise _wrong(name, f"a whole number from 1 to {most}", value, where)
+    if spec.dtype not in _DTYPES:
+        raise _wrong("dtype", " | ".join(_DTYPES), spec.dtype, where)
+    if spec.rotary.scaling not in _SCALINGS:
+        raise _wrong("rotary scaling", " | ".join(map(str, _SCALINGS)), spec.rotary.scaling, where)
     if spec.num_heads % spec.num_kv_heads:
         raise _wrong("num_kv_heads", f"a divisor of num_heads, {spec.num_heads}", spec.num_kv_heads, where)
     if spec.head_dim % 2:
