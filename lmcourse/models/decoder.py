@@ -4,10 +4,9 @@ What differs between families is in ModelSpec (numbers) and families.py (names a
 one canonical set of weights, named by the path to the module that holds each:
 
     embedding.weight                                 [vocab, hidden]
-    layers.N.attention_norm.weight                   [hidden]
+    layers.N.{attention_norm,mlp_norm}.weight        [hidden]
     layers.N.attention.qkv.{weight,bias}             rows [Q | K | V], (num_heads + 2 num_kv_heads) · head_dim
     layers.N.attention.output.{weight,bias}          [hidden, num_heads · head_dim]
-    layers.N.mlp_norm.weight                         [hidden]
     layers.N.mlp.gate_up.{weight,bias}               rows [gate | up], 2 · intermediate
     layers.N.mlp.down.{weight,bias}                  [hidden, intermediate]
     norm.weight                                      [hidden]
