@@ -17,13 +17,14 @@ from lmcourse.bench.measure import (
     time_alternately,
     time_runs,
 )
-from lmcourse.bench.parity import EngineAnswer, Parity, answer_prompts, compare_with_transformers
+from lmcourse.bench.parity import TOLERANCES, EngineAnswer, Parity, answer_prompts, compare_with_transformers
 from lmcourse.bench.prompts import parity_prompt_ids, parity_prompts
 from lmcourse.bench.report import describe_machine, write_json
 from lmcourse.bench.throughput import ThroughputResult, compare_throughput
 from lmcourse.bench.workloads import GenerationRequest, mixed_requests
 
 __all__ = [
+    "TOLERANCES",
     "EngineAnswer",
     "GenerationRequest",
     "Parity",

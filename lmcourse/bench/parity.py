@@ -26,7 +26,11 @@ from lmcourse.config import GenerationConfig
 if TYPE_CHECKING:
     from lmcourse.engine import Engine
 
-__all__ = ["EngineAnswer", "Parity", "answer_prompts", "compare_with_transformers"]
+__all__ = ["TOLERANCES", "EngineAnswer", "Parity", "answer_prompts", "compare_with_transformers"]
+
+# How far log-probabilities may be from transformers in float32, in nats, by the engine's dtype. Rounding alone explains
+# them: float16 keeps 11 bits and bfloat16 8, of logits of magnitude 16 and a residual stream of eight layers.
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-1}
 
 
 @dataclass(frozen=True)
