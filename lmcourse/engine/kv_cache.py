@@ -19,6 +19,7 @@ import os
 
 import torch
 
+from lmcourse.accounting import Storage, count_kv_block_bytes
 from lmcourse.engine.blocks import BlockManager
 from lmcourse.errors import ConfigError, MemoryBudgetError
 from lmcourse.kernels import LayerKV
@@ -59,8 +60,8 @@ class KVCache:
 
 
 def count_block_bytes(spec: ModelSpec, tokens_per_block: int, dtype: torch.dtype) -> int:
-    """Memory of one block over all layers."""
-    return 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * tokens_per_block * dtype.itemsize
+    """Memory of one block over all layers, for keys and values of this dtype."""
+    return round(count_kv_block_bytes(spec, tokens_per_block, Storage(kv_bytes=dtype.itemsize)))
 
 
 def count_affordable_blocks(entry_count: float, *, block_bytes: int, free_bytes: int) -> int:

@@ -3,7 +3,7 @@
 The idea (vLLM's, arXiv 2309.06180): every step hands out a budget of tokens so that each request's num_computed catches
 up with its num_tokens. A long prompt takes several steps (chunked prefill) while others decode beside it.
 
-    budget 8 │ A decode 1 │ B decode 1 │ C next 4 of its prompt's 9 │ D admitted, 2 of 2 │   decodes, prompts, new ones
+    budget 8 │ A decodes: 1 │ B decodes: 1 │ C the last 4 of its 9 │ D new: first 2 of 7 │   decodes, prompts, new ones
 
 Rules: a running request owns the blocks of every token it knows. If a decode finds no free block, the youngest running
 request gives all of its blocks back and waits again, first in line, to be computed again. The older never wait for the
