@@ -1,10 +1,12 @@
-"""On a CUDA GPU: the engine's answers against transformers in float32, in each dtype, within bench.TOLERANCES.
+"""On a CUDA GPU: the engine's answers against transformers in float64, in each dtype, within bench.TOLERANCES.
 
 A token may differ from transformers' only where rounding can have decided: where the two tokens' log-probabilities are
 closer than the tolerance (`largest_loss`).
 """
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
@@ -24,9 +26,7 @@ SCHEDULES = {
 
 @pytest.fixture(scope="module")
 def cuda_model(transformers_model):
-    model = transformers_model.to("cuda")
-    yield model
-    model.to("cpu")
+    return copy.deepcopy(transformers_model).to("cuda", torch.float64)
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +61,13 @@ def test_answers_on_the_gpu_are_as_close_as_transformers_in_the_same_dtype(folde
 @torch.inference_mode()
 def _error_of_transformers(model, answers, dtype):
     """The largest difference that the same dtype makes to transformers itself, on the engine's likeliest tokens."""
-    import copy
-
     rounded = copy.deepcopy(model).to(dtype)
     largest = 0.0
     for answer in answers:
         ids = torch.tensor([[*answer.prompt_ids, *answer.token_ids[:-1]]], device=model.device)
         exact, coarse = (
-            m(ids, logits_to_keep=len(answer.token_ids)).logits[0].float().log_softmax(dim=-1) for m in (model, rounded)
+            m(ids, logits_to_keep=len(answer.token_ids)).logits[0].double().log_softmax(dim=-1)
+            for m in (model, rounded)
         )
         likeliest = exact.topk(6, dim=-1).indices
         largest = max(largest, float((exact - coarse).gather(1, likeliest).abs().max()))
