@@ -16,11 +16,10 @@ from lmcourse.config import TurbomindEngineConfig
 from lmcourse.engine import Engine
 
 pytestmark = pytest.mark.gpu
-NUM_TOKENS = 256
-SCHEDULES = {
-    "batch of 32": {"max_batch_size": 32},
-    "chunks of 40": {"max_batch_size": 32, "max_prefill_token_num": 40},
-    "preempted": {"cache_max_entry_count": 96, "cache_block_seq_len": 16, "session_len": 1100},
+SCHEDULES = {  # name → tokens of each answer, settings
+    "batch of 32": (256, {"max_batch_size": 32}),
+    "chunks of 40": (64, {"max_batch_size": 32, "max_prefill_token_num": 40}),
+    "preempted": (64, {"cache_max_entry_count": 80, "cache_block_seq_len": 16, "session_len": 1100}),
 }
 
 
@@ -37,9 +36,10 @@ def small_device(monkeypatch):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_answers_on_the_gpu_equal_transformers_within_rounding(folder, prompts, cuda_model, dtype, schedule):
-    config = TurbomindEngineConfig(dtype=dtype, **SCHEDULES[schedule])
+    num_tokens, settings = SCHEDULES[schedule]
+    config = TurbomindEngineConfig(dtype=dtype, **settings)
     with Engine.from_folder(folder, config, device="cuda") as engine:
-        answers = answer_prompts(engine, prompts, NUM_TOKENS)
+        answers = answer_prompts(engine, prompts, num_tokens)
         engine.check()
         assert (engine.stats().num_preemptions > 0) == (schedule == "preempted")
     parity = compare_with_transformers(cuda_model, answers)
