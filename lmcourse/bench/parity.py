@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TOLERANCES", "EngineAnswer", "Parity", "answer_prompts", "compare_with_transformers"]
 
-# How far the log-probabilities of an answer's likeliest tokens may be from transformers', in nats, by the engine's dtype.
+# How far log-probabilities of an answer's likeliest tokens may be from transformers', in nats, by the engine's dtype.
 # Rounding explains them: tiny-chat's logits reach 40, of which float16 keeps 11 bits and bfloat16 8, and every layer
 # rounds anew. transformers itself is as far from its own float64 in these dtypes (tests/lesson/test_parity_gpu.py).
 TOLERANCES = {"float32": 1e-4, "float16": 0.2, "bfloat16": 0.8}
