@@ -97,6 +97,8 @@ def _ask(
 def _why_no_folder(path: Path) -> str:
     try:
         names = os.listdir(path.parent)
+    except FileNotFoundError:
+        return f"nothing at {path}"
     except (OSError, ValueError) as error:
         return f"{path.parent} cannot be looked into ({getattr(error, 'strerror', None) or error})"
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
