@@ -16,21 +16,13 @@ Lesson: 2 (inside one layer)
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
+from lmcourse.kernels import Rotation
 from lmcourse.spec import RotarySpec
 
-__all__ = ["Rotary", "Rotation"]
-
-
-class Rotation(NamedTuple):
-    """Both float32 [num_tokens, head_dim / 2]."""
-
-    cos: Tensor
-    sin: Tensor
+__all__ = ["Rotary"]
 
 
 class Rotary(nn.Module):
