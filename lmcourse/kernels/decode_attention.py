@@ -1,20 +1,20 @@
-"""Paged decode attention: out[r, h] = softmax(scale · q[r, h] · keysᵀ) · values over request r's positions up to its own.
+"""Paged decode attention: out[r, h] = softmax(scale · q[r, h] · keysᵀ) · values over request r's positions so far.
 
-One query per request and head: no reuse but that of the query heads which share a key/value head, so this is the reading
-of the cache. One block is one tile, and a block's keys of one head are one contiguous run. A request's blocks are split
-over SPLITS programs, each of which leaves a peak, a sum of weights and a weighted sum of values; a second launch merges
-them (arXiv 2205.14135 §3.1). The grid depends on the number of requests and the width of the table alone, so that one CUDA
-graph serves growing contexts: a split without blocks returns at once.
+One query per request and head: no reuse but that of the query heads which share a key/value head, so this is the
+reading of the cache. One block is one tile, and a block's keys of one head are one contiguous run. A request's blocks
+are split over SPLITS programs, each of which leaves a peak, a sum of weights and a weighted sum of values; a second
+launch merges them (arXiv 2205.14135 §3.1). The grid depends on the number of requests and the width of the table alone,
+so that one CUDA graph serves growing contexts: a split without blocks returns at once.
 
-Traffic, InternLM2-1.8B (8 key/value heads of 128, 2 bytes), a layer: 4 KiB per cached token. One request at 1024 tokens:
-4.2 MB, 1.0 µs at 4.2 TB/s; 64 requests: 268 MB, 64 µs. FLOPs 4 · num_heads · head_dim per cached token.
+Traffic, InternLM2-1.8B (8 key/value heads of 128, 2 bytes), a layer: 4 KiB per cached token. One request at 1024
+tokens: 4.2 MB, 1.0 µs at 4.2 TB/s; 64 requests: 268 MB, 64 µs. FLOPs 4 · num_heads · head_dim per cached token.
 
     table of r   [ 5 │ 2 │ 9 │ 7 │ 4 ]          program (r, kv head, split), TILE_G rows of queries
                  └─ split 0 ─┘└ split 1 ┘       newest block first (masked), then the full ones
 
-Dependent launch: of the blocks only the newest position is this step's; all others are read before the wait, in the first
-tile of each program. `positions` and `block_tables` must not change within a step, and a step must end before the next
-begins (a CUDA graph does).
+Dependent launch: of the blocks only the newest position is this step's; all others are read before the wait, in the
+first tile of each program. `positions` and `block_tables` must not change within a step, and a step must end before the
+next begins (a CUDA graph does).
 
 Measured: `python benchmarks/kernels_gpu.py`, table in benchmarks/README.md.
 
@@ -176,7 +176,7 @@ def _merge_kernel(
 
 
 def plan_splits(num_requests: int, num_kv_heads: int, columns: int) -> int:
-    """A power of two, from the numbers that a CUDA graph is captured for: no more programs than the machine keeps busy."""
+    """A power of two, from what a CUDA graph is captured for: no more programs than the machine keeps busy."""
     wanted = min(columns, max(1, _PROGRAMS // max(1, num_requests * num_kv_heads)))
     return 1 << (wanted.bit_length() - 1)
 

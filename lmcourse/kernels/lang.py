@@ -30,7 +30,17 @@ try:
 except ImportError:  # no wheels for this platform
     triton = tl = None
 
-__all__ = ["capability", "has_triton", "is_interpreting", "jit", "launch_options", "let_next_start", "next_power", "tl", "triton"]
+__all__ = [
+    "capability",
+    "has_triton",
+    "is_interpreting",
+    "jit",
+    "launch_options",
+    "let_next_start",
+    "next_power",
+    "tl",
+    "triton",
+]
 __all__ += ["load_row", "load_tile", "store_row", "wait_for_inputs"]
 
 
@@ -83,7 +93,7 @@ def let_next_start(PDL: tl.constexpr):
 @jit
 def load_row(row_ptr, at, WIDTH: tl.constexpr, TILE: tl.constexpr):
     """row[at], 0 beyond WIDTH; without a mask where the tile is as wide as the row."""
-    if WIDTH == TILE:
+    if WIDTH == TILE:  # noqa: SIM108 (decided when the kernel is compiled)
         b_row = tl.load(row_ptr + at)
     else:
         b_row = tl.load(row_ptr + at, mask=at < WIDTH, other=0.0)

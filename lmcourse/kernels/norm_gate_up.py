@@ -137,7 +137,9 @@ def _gate_up_tiles_kernel(
         at = start + k
         b_gate = load_tile(gate_rows + at[None, :], m_rows, at < WIDTH, ragged, uneven)
         b_up = load_tile(gate_rows + (INTERMEDIATE * WIDTH + at)[None, :], m_rows, at < WIDTH, ragged, uneven)
-        b_x = load_tile(x_ptr + tokens[None, :] * WIDTH + at[:, None], at < WIDTH, tokens < num_tokens, uneven, True)
+        b_x = load_tile(
+            x_ptr + tokens[None, :] * WIDTH + at[:, None], at < WIDTH, tokens < num_tokens, uneven, MASK_SECOND=True
+        )
         tl.static_assert(b_x.shape == (TILE_K, TILE_M))
         # compute
         b_open = tl.dot(b_gate, b_x, b_open, input_precision="ieee")

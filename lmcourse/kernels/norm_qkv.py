@@ -2,9 +2,9 @@
 
     (residual + parts) → RMS norm → · weightᵀ + bias → [ q | k | v ] → rotate q and k → k, v into their slots; q out
 
-For one token all of it fits into the reading of the weight: each program sums and normalises the token for itself, which
-costs 8 KiB from the L2 cache and no launch, and owns the rows of feature pairs (i, i + head_dim / 2), so that it can
-rotate what it has computed.
+For one token all of it fits into the reading of the weight: each program sums and normalises the token for itself,
+which costs 8 KiB from the L2 cache and no launch, and owns the rows of feature pairs (i, i + head_dim / 2), so that it
+can rotate what it has computed.
 
 Traffic, one token of InternLM2-1.8B: 16.8 MB of weight, 4.0 µs at 4.2 TB/s; the rest is 30 KiB. As four operations
 the launches alone cost 2.6 to 4.6 µs (0.65 µs each with dependent launch, 1.15 µs without).
@@ -89,8 +89,8 @@ def _norm_qkv_rows_kernel(
     m_rows = pairs < half
     k = tl.arange(0, TILE_K)
     # load: weights do not wait
-    b_first = load_weight_rows(weight_ptr, rows, m_rows, WIDTH, TILE_K, False)
-    b_second = load_weight_rows(weight_ptr, rows + half, m_rows, WIDTH, TILE_K, False)
+    b_first = load_weight_rows(weight_ptr, rows, m_rows, WIDTH, TILE_K, MASKED=False)
+    b_second = load_weight_rows(weight_ptr, rows + half, m_rows, WIDTH, TILE_K, MASKED=False)
     tl.static_assert(b_first.shape == (PAIRS, TILE_K))
     b_norm = load_row(norm_ptr, k, WIDTH, TILE_K).to(tl.float32)
     let_next_start(PDL)

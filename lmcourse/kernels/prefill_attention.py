@@ -1,8 +1,8 @@
 """Prefill attention: many new tokens of a request attend to its cached prefix and, causally, to each other.
 
-The same running softmax as in decode_attention.py, for tiles of TILE_M queries of one head; here each key is used by many
-queries, so this is arithmetic on the tensor cores. Blocks that lie wholly before a tile's first query need no mask; the few
-at the diagonal do.
+The same running softmax as in decode_attention.py, for tiles of TILE_M queries of one head; here each key is used by
+many queries, so this is arithmetic on the tensor cores. Blocks that lie wholly before a tile's first query need no
+mask; the few at the diagonal do.
 
 Work, InternLM2-1.8B (16 heads of 128), 4096 tokens, a layer: 4 · heads · head_dim · T² / 2 = 69 GFLOP, 87 µs at
 790 TFLOP/s; bytes are few: q, out and, per tile, the keys and values before it, mostly from the L2 cache.
@@ -21,9 +21,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lmcourse.kernels import lang
 from lmcourse.kernels.decode_attention import attend, load_block
 from lmcourse.kernels.lang import (
-    capability,
     jit,
     launch_options,
     let_next_start,
@@ -104,9 +104,10 @@ def _prefill_kernel(
 
 def plan_prefill(q: Tensor, longest: int) -> tuple[int, int, int]:
     """(TILE_M, warps, stages) for runs of up to `longest` new tokens."""
-    roomy = capability(q.device) in ((8, 0), (9, 0)) and q.element_size() == 2  # shared memory beyond 100 KB
-    tile_m = min(128 if roomy else 64, max(16, next_power(longest)))
-    return tile_m, 8 if tile_m == 128 else 4, 3 if roomy else 2
+    # only warpgroup instructions (sm_90, sm_100) keep sums of 128 queries without spilling registers
+    if lang.capability(q.device)[0] in (9, 10) and q.element_size() == 2 and longest > 64:
+        return 128, 8, 3
+    return min(64, max(16, next_power(longest))), 8 if longest > 32 else 4, 2
 
 
 def prefill_attention(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float, out: Tensor) -> None:

@@ -121,7 +121,7 @@ def dot_rows(
         at = start + k
         b_weight = load_tile(weight_rows + at[None, :], m_rows, at < last, MASKED, WIDTH % TILE_K != 0)
         x_pointers = x_ptr + tokens[None, :] * WIDTH + at[:, None]
-        b_x = load_tile(x_pointers, at < last, tokens < num_tokens, WIDTH % TILE_K != 0, True)
+        b_x = load_tile(x_pointers, at < last, tokens < num_tokens, WIDTH % TILE_K != 0, MASK_SECOND=True)
         b_sum = tl.dot(b_weight, b_x, b_sum, input_precision="ieee")
     return b_sum
 

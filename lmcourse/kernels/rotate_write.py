@@ -15,7 +15,7 @@ Traffic, one token and layer of InternLM2-1.8B (16 + 8 + 8 heads of 128, 2 bytes
 
     program (t, g)   token t, heads 32·g to 32·g + 31: feature pairs (i, i + head_dim / 2), whatever the head becomes
 
-Numerics: float32 inside; the sum of parts is rounded to the model's dtype before it is turned, as if it had been stored.
+Numerics: float32 inside; the sum of parts is rounded to the model's dtype before it is turned, as if it were stored.
 
 Measured: `python benchmarks/kernels_gpu.py`, table in benchmarks/README.md.
 
@@ -79,7 +79,7 @@ def store_pairs(
     HEAD_DIM: tl.constexpr,
     TOKENS_PER_BLOCK: tl.constexpr,
 ):
-    """Features `pairs` and `pairs` + HEAD_DIM / 2 of one head: turned, unless they are values, and put where they go."""
+    """Features `pairs` and `pairs` + HEAD_DIM / 2 of heads: turned, unless they are values, and put where they go."""
     half: tl.constexpr = HEAD_DIM // 2
     row = tl.cast(token, tl.int64)
     dtype: tl.constexpr = q_ptr.dtype.element_ty

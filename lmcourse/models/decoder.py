@@ -48,7 +48,7 @@ class Decoder(nn.Module):
         stream = Stream(features, features.new_empty((0, *features.shape)))
         for layer, layer_kv in zip(self.layers, kv, strict=True):
             stream = layer(stream, rotation, batch, layer_kv)
-        normed, _ = self.norm(stream)
+        normed: Tensor = self.norm(stream)[0]
         return normed
 
     def logits(self, hidden: Tensor) -> Tensor:

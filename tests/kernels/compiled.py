@@ -57,7 +57,7 @@ def record(wrapper, *arguments, capability=(9, 0)) -> list[Launch]:
         names = [parameter.name for parameter in self.params]
         launches.append(Launch(self, grid, {**dict(zip(names, args, strict=False)), **keywords}))
 
-    with mock.patch.object(JITFunction, "run", run), mock.patch.object(lang, "capability", lambda device: capability):
+    with mock.patch.object(JITFunction, "run", run), mock.patch.object(lang, "capability", return_value=capability):
         wrapper(*arguments)
     return launches
 
@@ -81,7 +81,9 @@ def build(launch: Launch, capability: int) -> Built:
                 attributes[(position,)] = [["tt.divisibility", 16]]
     options = {key: value for key, value in launch.arguments.items() if key not in names}
     target = GPUTarget("cuda", capability, 32)
-    compiled = triton.compile(ASTSource(launch.kernel, signature, constexprs, attributes), target=target, options=options)
+    compiled = triton.compile(
+        ASTSource(launch.kernel, signature, constexprs, attributes), target=target, options=options
+    )
     return read_code(compiled)
 
 

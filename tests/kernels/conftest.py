@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from lmcourse.kernels import LayerKV, RaggedBatch
+
+sys.path.append(str(Path(__file__).parent))  # for compiled.py
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ import traceback
 from unittest import mock
 
 import torch
-from conftest import build_paged
 from torch.nn.functional import linear
 
+from conftest import build_paged
 from lmcourse.kernels import LayerKV, Matrix, Norm, Rotation, Stream, dispatch
 from lmcourse.kernels.add_norm import add_norm_triton
 from lmcourse.kernels.attention import ragged_attention_triton
@@ -73,7 +73,10 @@ def float64_rotate_write(qkv, rotation, pool, slots):
 
 
 def random_place(tokens, kv_heads, dim, dtype):
-    pools = [LayerKV(*(torch.full((6, kv_heads, 4, dim), torch.nan, dtype=kind) for _ in "kv")) for kind in (dtype, torch.float64)]
+    pools = [
+        LayerKV(*(torch.full((6, kv_heads, 4, dim), torch.nan, dtype=kind) for _ in "kv"))
+        for kind in (dtype, torch.float64)
+    ]
     angles = 10 * torch.rand(tokens, dim // 2)
     return *pools, Rotation(angles.cos(), angles.sin()), torch.randperm(24)[:tokens]
 
@@ -102,7 +105,9 @@ def case_norm_qkv_rows():
 
 def case_rotate_write():
     for tokens, _, heads, kv_heads, dim, _, parts, dtype in all_shapes():
-        sums = torch.randn(max(parts, 1), tokens, (heads + 2 * kv_heads) * dim).to(dtype if parts < 2 else torch.float32)
+        sums = torch.randn(max(parts, 1), tokens, (heads + 2 * kv_heads) * dim).to(
+            dtype if parts < 2 else torch.float32
+        )
         pool, want_pool, rotation, slots = random_place(tokens, kv_heads, dim, dtype)
         q = rotate_write_triton(sums, rotation, pool, slots, dtype)
         near(q, float64_rotate_write(sums.double().sum(0), rotation, want_pool, slots), dtype)
@@ -144,7 +149,7 @@ def case_project():
 def case_project_in_splits():
     for tokens, width, rows in ((5, 130, 17), (9, 256, 64)):
         x, matrix = torch.randn(tokens, width).half(), random_matrix(rows, width, torch.float16)
-        with mock.patch("lmcourse.kernels.project.plan_tiles", lambda *shape: TilePlan(16, 16, 32, 64, 4, 3)):
+        with mock.patch("lmcourse.kernels.project.plan_tiles", return_value=TilePlan(16, 16, 32, 64, 4, 3)):
             parts = project_tiles(x, matrix)
         assert parts.shape == (-(-width // 64), tokens, rows)
         assert parts.dtype == torch.float32
@@ -184,7 +189,7 @@ case_attention_mixed = attention_case([(1, 30), (20, 20), (1, 70)])
 
 
 def case_attention_many_requests_in_one_split():
-    with mock.patch("lmcourse.kernels.decode_attention.plan_splits", lambda *counts: 1):
+    with mock.patch("lmcourse.kernels.decode_attention.plan_splits", return_value=1):
         attention_case([(1, 1), (1, 33), (1, 64)])()
 
 
