@@ -13,6 +13,7 @@ composed, where it is faster that way, of
 
     add_norm.py           add_norm            sum and normalise the residual stream
     rotate_write.py       rotate_write        rotate and write to the cache: rotary.py's rotate, kv_write.py's write_kv
+    angles.py             angles              cos and sin of a step's positions, once for all layers
     swiglu.py             swiglu              the gated activation of the MLP
     rms_norm.py           rms_norm, add_rms_norm   the norm by itself
 
@@ -21,6 +22,7 @@ form runs), lang.py (Triton, where there is one).
 """
 
 from lmcourse.kernels.add_norm import add_norm
+from lmcourse.kernels.angles import angles
 from lmcourse.kernels.attention import ragged_attention
 from lmcourse.kernels.kv_write import write_kv
 from lmcourse.kernels.norm_gate_up import norm_gate_up
@@ -33,6 +35,6 @@ from lmcourse.kernels.rotary import rotate
 from lmcourse.kernels.rotate_write import rotate_write
 from lmcourse.kernels.swiglu import swiglu
 
-__all__ = ["LayerKV", "Matrix", "Norm", "RaggedBatch", "Rotation", "Stream", "add_norm", "add_rms_norm"]
+__all__ = ["LayerKV", "Matrix", "Norm", "RaggedBatch", "Rotation", "Stream", "add_norm", "add_rms_norm", "angles"]
 __all__ += ["norm_gate_up", "norm_qkv", "project", "ragged_attention", "rms_norm", "rotate", "rotate_write"]
 __all__ += ["sum_stream", "swiglu", "write_kv"]

@@ -14,6 +14,7 @@ from compiled import SHARED_BYTES, build, record
 
 from lmcourse.kernels import LayerKV, Matrix, Norm, RaggedBatch, Rotation, Stream
 from lmcourse.kernels.add_norm import add_norm_triton
+from lmcourse.kernels.angles import angles_triton
 from lmcourse.kernels.attention import ragged_attention_triton
 from lmcourse.kernels.norm_gate_up import norm_gate_up_rows, norm_gate_up_tiles
 from lmcourse.kernels.norm_qkv import norm_qkv_rows
@@ -21,6 +22,7 @@ from lmcourse.kernels.project import project_rows, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_triton
 from lmcourse.kernels.sampling import argmax_triton
 from lmcourse.kernels.swiglu import swiglu_triton
+from lmcourse.spec import RotarySpec
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, VOCAB = 2048, 16, 8, 128, 8192, 92544  # InternLM2-1.8B
 QKV = (HEADS + 2 * KV_HEADS) * HEAD_DIM
@@ -123,6 +125,13 @@ def test_streaming_kernels_load_wide(name):
     for _, built in compile_all(*REST[name], 90):
         assert "STL" not in built.counts
         assert built.has("LDG.E.128", "LDG.E.64") or built.counts["LDG.E"] < 8
+
+
+def test_angles_stack_is_that_of_large_arguments_only():
+    """cos and sin of any float32 keep 32 bytes of a long division by π on the stack."""
+    spec = RotarySpec(1e6, "dynamic")
+    (launch,) = record(angles_triton, meta(8, dtype=torch.int64), meta(8, dtype=torch.int64), spec, HEAD_DIM)
+    assert build(launch, 90).spill_bytes <= 32
 
 
 @pytest.mark.parametrize("capability", [80, 89])

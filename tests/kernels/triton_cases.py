@@ -18,6 +18,7 @@ from torch.nn.functional import linear
 from conftest import build_paged
 from lmcourse.kernels import LayerKV, Matrix, Norm, Rotation, Stream, dispatch
 from lmcourse.kernels.add_norm import add_norm_triton
+from lmcourse.kernels.angles import angles_reference, angles_triton
 from lmcourse.kernels.attention import ragged_attention_triton
 from lmcourse.kernels.norm_gate_up import norm_gate_up_rows, norm_gate_up_tiles
 from lmcourse.kernels.norm_qkv import norm_qkv_rows
@@ -25,6 +26,7 @@ from lmcourse.kernels.project import TilePlan, project_rows, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_triton
 from lmcourse.kernels.sampling import argmax_triton
 from lmcourse.kernels.swiglu import swiglu_triton
+from lmcourse.spec import RotarySpec
 
 TOLERANCES = {torch.float16: 4e-3, torch.float32: 1e-5}
 # tokens, hidden, heads, kv heads, head_dim, intermediate, parts
@@ -154,6 +156,18 @@ def case_project_in_splits():
         assert parts.shape == (-(-width // 64), tokens, rows)
         assert parts.dtype == torch.float32
         near(parts.sum(0), linear(x.double(), *double(matrix)), torch.float16)
+
+
+def case_angles():
+    for scaling in (None, "linear", "dynamic"):
+        for head_dim in (10, 64):
+            spec = RotarySpec(1e4, scaling, factor=2.5, trained_context=96)
+            positions = torch.randint(400, (7,))
+            lens = positions + torch.randint(1, 100, (7,))
+            for got, want in zip(
+                *(form(positions, lens, spec, head_dim) for form in (angles_triton, angles_reference)), strict=True
+            ):
+                torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 
 def case_swiglu():
