@@ -45,7 +45,7 @@ check: $(VENV)/.ready-dev  ## everything that must hold before a commit: style, 
 	$(BIN)/python -m pytest tests notebooks --nbval --numprocesses $(WORKERS) --dist loadfile
 
 soak: $(VENV)/.ready-dev  ## the long workloads (at most 35 minutes)
-	$(BIN)/python -m pytest tests -m soak --durations 10
+	$(BIN)/python -m pytest tests -m soak --numprocesses $(WORKERS) --dist load --durations 10
 
 lessons: $(VENV)/.ready-dev  ## build and run all lessons from notebooks/source
 	$(BIN)/python -m lmcourse.authoring build

@@ -6,6 +6,7 @@ import ast
 import re
 import runpy
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,3 +129,23 @@ def test_make_tasks_that_are_named_exist(guide: Path) -> None:
     )
     assert named
     assert named <= tasks
+
+
+def test_python_in_the_readme_runs(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        result = subprocess.run(
+            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip()
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_commands_of_lmcourse_that_are_named_exist(guide: Path) -> None:
+    named = set(re.findall(r"(?:^|[/`])lmcourse ([a-z_]+)", guide.read_text(encoding="utf-8"), re.MULTILINE))
+    shown = subprocess.run(
+        [sys.executable, "-m", "lmcourse", "-h"], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert {name for name in named if not re.search(rf"\b{name}\b", shown)} == set()

@@ -20,7 +20,7 @@ from itertools import groupby, pairwise
 
 import nbformat
 
-from lmcourse.authoring.source import Cell, Lesson
+from lmcourse.authoring.source import LANGUAGES, Cell, Lesson
 from lmcourse.errors import ConfigError
 from lmcourse.homework import find_exercise
 
@@ -125,6 +125,9 @@ def _lesson_faults(lesson: Lesson) -> Iterator[tuple[int, str]]:
             continue
         if exercise.lesson != lesson.number:
             yield cell.line, f"exercise {exercise.id} belongs to lesson {exercise.lesson}"
+        heading = cell.text.partition("\n")[0]
+        if cell.kind == "markdown" and cell.lang in (None, LANGUAGES[0]) and exercise.title not in heading:
+            yield cell.line, f"the heading says {heading!r}, homework calls the exercise {exercise.title!r}"
 
 
 def _parity_faults(lesson: Lesson) -> Iterator[str]:

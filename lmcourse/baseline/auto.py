@@ -27,6 +27,7 @@ from lmcourse.baseline.notes import say_once
 from lmcourse.baseline.tokenizer import load_tokenizer
 from lmcourse.errors import CheckpointError, ConfigError, UnsupportedModelError
 from lmcourse.models import Checkpoint
+from lmcourse.models.engine_format import ENGINE_FILE
 from lmcourse.text.hub import find_model
 
 __all__ = ["AutoModelForCausalLM", "AutoTokenizer"]
@@ -88,6 +89,12 @@ def _find_dtype(torch_dtype: torch.dtype | str | None, dtype: torch.dtype | str 
 
 
 def _read_config(folder: Path) -> Any:
+    if (folder / ENGINE_FILE).is_file():
+        raise UnsupportedModelError(
+            "transformers reads the Hugging Face format, and this folder is in the engine's own",
+            expected="the folder that was converted", got=ENGINE_FILE, where=folder,
+            next_step="give the Hugging Face folder here, and this one to lmcourse.pipeline",
+        )  # fmt: skip
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:

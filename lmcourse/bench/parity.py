@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["TOLERANCES", "EngineAnswer", "Parity", "answer_prompts", "compare_with_transformers"]
 
-# How far log-probabilities may be from transformers in float32, in nats, by the engine's dtype. Rounding alone explains
-# them: float16 keeps 11 bits and bfloat16 8, of logits of magnitude 16 and a residual stream of eight layers.
-TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-1}
+# How far log-probabilities of an answer's likeliest tokens may be from transformers', in nats, by the engine's dtype.
+# Rounding explains them: tiny-chat's logits reach 40, of which float16 keeps 11 bits and bfloat16 8, and every layer
+# rounds anew. transformers itself is as far from its own float64 in these dtypes (tests/lesson/test_parity_gpu.py).
+TOLERANCES = {"float32": 1e-4, "float16": 0.2, "bfloat16": 0.8}
 
 
 @dataclass(frozen=True)
@@ -119,4 +120,4 @@ def _forced_logprobs(model: Any, answer: EngineAnswer) -> Tensor:
     """transformers' log-probabilities [len(token_ids), vocab] at the places where the engine chose a token."""
     ids = torch.tensor([[*answer.prompt_ids, *answer.token_ids[:-1]]], device=model.device)
     logits: Tensor = model(ids, logits_to_keep=len(answer.token_ids)).logits[0]
-    return logits.float().log_softmax(dim=-1)
+    return logits.double().log_softmax(dim=-1)

@@ -16,7 +16,7 @@ from typing import Any
 
 from lmcourse.errors import StorageError
 
-__all__ = ["describe_machine", "processor_name", "write_json"]
+__all__ = ["describe_machine", "is_busy", "processor_name", "write_json"]
 
 _PACKAGES = ("lmcourse", "torch", "transformers", "triton")
 
@@ -47,6 +47,12 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
     }
+
+
+def is_busy(machine: Mapping[str, Any]) -> bool:
+    """Whether others took more than half of the cores when `describe_machine` looked: timings would be theirs, too."""
+    load, cores = machine.get("load_average_1_minute"), machine.get("cores")
+    return load is not None and cores is not None and load > cores / 2
 
 
 def _version(name: str) -> str | None:

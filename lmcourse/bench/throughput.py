@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcourse.bench.measure import Timing, run_engine, run_transformers, time_alternately
-from lmcourse.bench.report import describe_machine
+from lmcourse.bench.report import describe_machine, is_busy
 from lmcourse.bench.workloads import GenerationRequest
 from lmcourse.config import TurbomindEngineConfig
 
@@ -57,6 +57,10 @@ class ThroughputResult:
         lines.append(
             f"{self.times_sooner:.1f} times sooner; the same tokens for {self.num_same} of {self.num_requests}"
         )
+        if is_busy(self.machine):
+            lines.append(
+                f"others were using this machine (load {self.machine['load_average_1_minute']}): measure again"
+            )
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +83,7 @@ def compare_throughput(
 
     longest = max(len(request.prompt_ids) + request.num_output_tokens for request in requests)
     config = TurbomindEngineConfig(dtype=dtype, session_len=longest, max_batch_size=len(requests))
+    machine = describe_machine()  # before the runs, which are a load themselves
     device = choose_device()
     chosen = choose_dtype(config, load_spec(folder).dtype, device)
     with Engine.from_folder(folder, config) as engine:
@@ -97,7 +102,7 @@ def compare_throughput(
         num_same=num_same,
         engine=timings["engine"],
         transformers=timings["transformers"],
-        machine=describe_machine(),
+        machine=machine,
     )
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lmcourse.config import GenerationConfig, TurbomindEngineConfig
-from lmcourse.engine.answer import StepOutput
+from lmcourse.engine.answer import Answer, StepOutput
 from lmcourse.engine.batch import make_batch
 from lmcourse.engine.blocks import BlockManager
 from lmcourse.engine.events import Event, Reporter
@@ -80,6 +80,7 @@ class Engine:
         )
         self._intake = Intake(spec, tokenizer, self.session_len)
         self._entries: dict[int, Entry] = {}  # every request whose end was not handed out yet
+        self._unread: dict[int, Answer] = {}  # those that were given a token since the last step handed out
         self._next_id = 0
         self._reporter = Reporter(on_event)
         self._num_computed = self._num_sampled = self._num_preemptions = 0
@@ -143,11 +144,12 @@ class Engine:
         with self._consistent():
             if self._scheduler.has_work:
                 self._run(runner)
-            news = [entry.answer for entry in self._entries.values() if entry.answer.has_news]
+            news = [answer for _, answer in sorted(self._unread.items()) if answer.has_news]
             outputs = [answer.take() for answer in news]
             for answer in news:
                 if answer.finish_reason is not None:
-                    del self._entries[answer.request_id]
+                    self._entries.pop(answer.request_id, None)
+            self._unread.clear()  # last: an interruption before this leaves the ends of requests to the next step
         return outputs
 
     def _run(self, runner: ModelRunner) -> None:
@@ -174,6 +176,7 @@ class Engine:
                 self._scheduler.record_computed(chunk)
         for chunk, token in zip(sampling, sampled, strict=True):
             answer = self._entries[chunk.request.request_id].answer
+            self._unread[answer.request_id] = answer
             answer.push(token.token_id, token.logprobs)
             if answer.finish_reason is None:
                 self._scheduler.record_computed(chunk, token.token_id)
@@ -198,6 +201,7 @@ class Engine:
             return
         with self._consistent():
             del self._entries[request_id]
+            self._unread.pop(request_id, None)
             if entry.answer.finish_reason is None:
                 entry.answer.finish_reason = "abort"
                 self._reporter.finished(entry.answer)

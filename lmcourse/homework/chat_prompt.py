@@ -59,7 +59,7 @@ def _without_system(messages: _Messages) -> str:
 
 CHAT_PROMPT = Exercise(
     id="2.2",
-    title="Write the chat prompt",
+    title="Wrap a conversation",
     signature="render(messages) → prompt text",
     difficulty=1,
     minutes=10,

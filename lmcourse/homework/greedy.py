@@ -104,7 +104,7 @@ def _one_too_many(next_logits: NextLogits, prompt_ids: list[int], stop_ids: set[
 
 GREEDY = Exercise(
     id="1.2",
-    title="Generate by hand",
+    title="Be the engine",
     signature="generate(next_logits, prompt_ids, stop_ids, max_new_tokens) → list of new token ids",
     difficulty=2,
     minutes=15,

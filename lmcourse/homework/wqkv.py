@@ -80,7 +80,7 @@ def _heads_kept_apart(wqkv: torch.Tensor, num_heads: int, num_kv_heads: int) -> 
 
 WQKV = Exercise(
     id="2.1",
-    title="Take wqkv apart",
+    title="Put the heads in order",
     signature="split_wqkv(wqkv, num_heads, num_kv_heads) → (q, k, v)",
     difficulty=2,
     minutes=20,

@@ -16,7 +16,7 @@ Traffic, one token of InternLM2-1.8B (2048 features, 2 bytes):
 Numerics: the sum is rounded to the model's dtype before it is normalised: the residual stream is what was stored.
 Squares, mean and product are float32; y is rounded once.
 
-Measured: `python benchmarks/kernels_gpu.py`, table in benchmarks/README.md.
+Measured (benchmarks/kernels_gpu, H100): 4096 tokens 23.8 µs, 2.82 TB/s.
 
 Lesson: 2 (inside one layer)
 """

@@ -32,6 +32,7 @@ import math
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from lmcourse.kernels.decode_attention import decode_attention
@@ -149,11 +150,17 @@ def _attend_blocks(queries: Tensor, layer: LayerKV, blocks: Tensor, beyond: Tens
     return torch.cat(sums), torch.cat(peaks)
 
 
+def _without_cudnn(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
+    """cuDNN builds a plan for each context length it has not met: 80 ms a step of a growing request on an H100."""
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return ragged_attention_batched(q, layer, batch, scale)
+
+
 def ragged_attention_triton(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
     """Decodes in one kernel, prefills in another; odd block sizes, which are no tile, in torch."""
     tokens_per_block = layer.keys.shape[2]
     if tokens_per_block & (tokens_per_block - 1) or tokens_per_block < _SMALLEST_TILE or not layer.keys.is_contiguous():
-        return ragged_attention_batched(q, layer, batch, scale)
+        return _without_cudnn(q, layer, batch, scale)
     q, out, decodes = q.contiguous(), torch.empty_like(q), batch.num_decodes
     if decodes:
         tables, positions = batch.block_tables[:decodes], batch.positions[:decodes]
@@ -165,7 +172,7 @@ def ragged_attention_triton(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale
 
 _RAGGED_ATTENTION = Operation(
     reference=ragged_attention_reference,
-    by_device={"cpu": ragged_attention_batched, "cuda": ragged_attention_batched},
+    by_device={"cpu": ragged_attention_batched, "cuda": _without_cudnn},
     triton=(UpTo(math.inf, ragged_attention_triton),),
 )
 

@@ -16,7 +16,7 @@ Dependent launch: of the blocks only the newest position is this step's; all oth
 first tile of each program. `positions` and `block_tables` must not change within a step, and a step must end before the
 next begins (a CUDA graph does).
 
-Measured: `python benchmarks/kernels_gpu.py`, table in benchmarks/README.md.
+Measured (benchmarks/kernels_gpu, H100): one request at 1024 tokens 5.5 µs; 64 requests 102 µs, 2.62 TB/s.
 
 Lesson: 3 (paging)
 """

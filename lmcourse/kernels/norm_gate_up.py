@@ -10,11 +10,11 @@ Traffic, one token of InternLM2-1.8B: 67.1 MB of weight, 16.0 µs at 4.2 TB/s: t
     gate  ┌ 0 … I-1   ┐     ROWS rows here  ──┐
     up    └ I … 2I-1  ┘     the same rows here ┴──►  out [ROWS], or [ROWS, tokens] on the tensor cores
 
-    rows, up to 4 tokens     sums and normalises the tokens for itself, as in norm_qkv.py
+    rows, up to 2 tokens     sums and normalises the tokens for itself, as in norm_qkv.py
     tiles, up to 64          normed by add_norm; two products share each tile of x
     composition, above
 
-Measured: `python benchmarks/kernels_gpu.py`, table in benchmarks/README.md.
+Measured (benchmarks/kernels_gpu, H100): one token 23.8 µs, 2.83 TB/s; 64 tokens 29.2 µs, add_norm included.
 
 Lesson: 3 (what limits a decode)
 """

@@ -16,7 +16,7 @@ the launches alone cost 2.6 to 4.6 µs (0.65 µs each with dependent launch, 1.1
             │ half+i …        │  ◄── second
             └                 ┘
 
-Measured: `python benchmarks/kernels_gpu.py`, table in benchmarks/README.md.
+Measured (benchmarks/kernels_gpu, H100): one token 7.4 µs, 2.26 TB/s.
 
 Lesson: 3 (what limits a decode)
 """
@@ -41,7 +41,7 @@ from lmcourse.kernels.lang import (
 from lmcourse.kernels.operands import Matrix, Norm, Rotation, Stream
 from lmcourse.kernels.project import MOST_ROW_TOKENS, load_weight_rows, plan_rows, project
 from lmcourse.kernels.ragged import LayerKV
-from lmcourse.kernels.rotate_write import count_heads, rotate_write, store_pairs
+from lmcourse.kernels.rotate_write import check_pool, count_heads, rotate_write, store_pairs
 
 __all__ = ["norm_qkv", "norm_qkv_reference", "norm_qkv_rows"]
 
@@ -120,6 +120,7 @@ def norm_qkv_rows(
     _, num_kv_heads, tokens_per_block, head_dim = kv.keys.shape
     residual, parts = stream
     (num_tokens, width), num_heads = residual.shape, count_heads(qkv.weight.shape[0], kv)
+    check_pool(kv)
     rows, warps = plan_rows(width, residual.element_size())
     half = head_dim // 2
     pairs = min(max(1, rows // 2), half & -half)  # a power of two that divides the half

@@ -12,7 +12,7 @@ Work, InternLM2-1.8B (16 heads of 128), 4096 tokens, a layer: 4 · heads · head
     q tile 1 [ full full full │ full ◣     ]
     q tile 2 [ full full full │ full full ◣]
 
-Measured: `python benchmarks/kernels_gpu.py`, table in benchmarks/README.md.
+Measured (benchmarks/kernels_gpu, H100): 4096 tokens 238 µs, 288 TFLOP/s.
 
 Lesson: 3 (chunked prefill)
 """

@@ -17,7 +17,7 @@ Traffic, one token and layer of InternLM2-1.8B (16 + 8 + 8 heads of 128, 2 bytes
 
 Numerics: float32 inside; the sum of parts is rounded to the model's dtype before it is turned, as if it were stored.
 
-Measured: `python benchmarks/kernels_gpu.py`, table in benchmarks/README.md.
+Measured (benchmarks/kernels_gpu, H100): with add_norm and the matrix, 8 tokens 11.2 µs; 3.8 µs over norm_qkv's one.
 
 Lesson: 3 (paging)
 """
@@ -34,7 +34,7 @@ from lmcourse.kernels.operands import Rotation
 from lmcourse.kernels.ragged import LayerKV
 from lmcourse.kernels.rotary import rotate_reference
 
-__all__ = ["count_heads", "rotate_write", "rotate_write_reference", "rotate_write_triton", "store_pairs"]
+__all__ = ["check_pool", "count_heads", "rotate_write", "rotate_write_reference", "rotate_write_triton", "store_pairs"]
 
 
 def count_heads(width: int, kv: LayerKV) -> int:
@@ -47,6 +47,13 @@ def count_heads(width: int, kv: LayerKV) -> int:
             f"  expected: (n + 2) · {num_kv_heads} heads of {head_dim}\n  got: {width} features"
         )
     return num_heads
+
+
+def check_pool(kv: LayerKV) -> None:
+    """Raise ValueError unless blocks lie as the kernels reckon them: one after the other, without gaps."""
+    if not (kv.keys.is_contiguous() and kv.values.is_contiguous()):
+        strides = kv.keys.stride(), kv.values.stride()
+        raise ValueError(f"the kernels need a KV pool without gaps\n  expected: contiguous tensors\n  got: {strides}")
 
 
 def rotate_write_reference(parts: Tensor, rotation: Rotation, kv: LayerKV, slots: Tensor, dtype: torch.dtype) -> Tensor:
@@ -152,6 +159,7 @@ def rotate_write_triton(parts: Tensor, rotation: Rotation, kv: LayerKV, slots: T
     """One program per token and up to 32 heads."""
     _, num_kv_heads, tokens_per_block, head_dim = kv.keys.shape
     num_parts, num_tokens, width = parts.shape
+    check_pool(kv)
     num_heads = count_heads(width, kv)
     q = torch.empty((num_tokens, num_heads, head_dim), dtype=dtype, device=parts.device)
     tile_heads = min(32, next_power(num_heads + 2 * num_kv_heads))

@@ -43,7 +43,7 @@ started = time.perf_counter()
 assert time.perf_counter() > started
 
 # %% [markdown] lang="en" exercise="2.2"
-# ## Exercise 2.2 · Write the chat prompt
+# ## Exercise 2.2 · Wrap a conversation
 #
 # Write `render(messages)`.
 

@@ -11,7 +11,8 @@ PROSE = "# %% [markdown]\n# why\n\n"
 ENGLISH = '# %% [markdown] lang="en"\n# A\n\n'
 CHINESE = '# %% [markdown] lang="zh"\n# B\n\n'
 EXERCISE = (
-    '# %% [markdown] exercise="2.2"\n# ## 2.2\n\n# %% exercise="2.2"\n# BEGIN SOLUTION\nx = 1\n# END SOLUTION\n\n'
+    '# %% [markdown] exercise="2.2"\n# ## 2.2 Wrap a conversation\n\n'
+    '# %% exercise="2.2"\n# BEGIN SOLUTION\nx = 1\n# END SOLUTION\n\n'
     '# %% check="2.2"\nhomework.check("2.2", x)\n'
 )
 
@@ -32,6 +33,7 @@ def test_a_good_lesson_has_no_faults(write) -> None:
         (INTRO + '# %% tags=["measured"]\n1\n\n# %% tags=["check"]\n2\n', "1 of 2 code cells are measured"),
         (INTRO + '# %% tags=["measured"]\n1\n\n' + PROSE + "# %%\n2\n", "must be followed by a compared cell"),
         (INTRO + EXERCISE.replace("## 2.2", "## Something"), "a heading that names it"),
+        (INTRO + EXERCISE.replace("Wrap a", "Begin a"), "homework calls the exercise 'Wrap a conversation'"),
         (INTRO + EXERCISE.replace('# %% check="2.2"', '# %% check="2.1"'), "not followed by its check"),
         (INTRO + EXERCISE.replace('check("2.2"', "print("), "does not call homework.check"),
         (INTRO + EXERCISE.replace("2.2", "1.1"), "belongs to lesson 1"),
@@ -51,7 +53,7 @@ def test_two_variants_in_a_row_make_two_groups(write) -> None:
 
 
 def test_statement_may_be_longer_than_other_prose(write) -> None:
-    long = EXERCISE.replace("# ## 2.2\n", "# ## 2.2\n#\n# " + "word " * 120 + "\n")
+    long = EXERCISE.replace("conversation\n", "conversation\n#\n# " + "word " * 120 + "\n")
     assert find_faults(write(INTRO + long)) == []
 
 

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lmcourse.baseline import AutoModelForCausalLM, AutoTokenizer, notes
 from lmcourse.bundled import model_path
 from lmcourse.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
+from lmcourse.models import convert
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,9 @@ def test_from_pretrained_of_an_architecture_that_needs_remote_code(make_pair, co
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedModelError, match="never run"):
         AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+
+
+def test_from_pretrained_of_a_folder_in_the_engines_format(tmp_path):
+    convert(model_path("tiny-chat"), tmp_path / "converted")
+    with pytest.raises(UnsupportedModelError, match="engine's own"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "converted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from lmcourse.bench import ThroughputResult, Timing, compare_throughput, mixed_requests
@@ -24,3 +25,11 @@ def test_throughput_result_prints_both_sides_and_the_quotient():
     assert "4.0 times sooner; the same tokens for 32 of 32" in text
     assert "a CPU, 2 threads" in text
     assert "1000.0" in text
+
+
+def test_throughput_result_of_a_busy_machine_says_so():
+    machine = {"gpu": None, "cpu": "a CPU", "threads": 2, "cores": 4, "load_average_1_minute": 3.5}
+    timing = Timing(1000, (1.0,))
+    result = ThroughputResult("tiny-chat", "float32", "cpu", 32, 500, 32, timing, timing, machine)
+    assert "measure again" in str(result)
+    assert "measure again" not in str(dataclasses.replace(result, machine=machine | {"load_average_1_minute": 0.5}))

@@ -1,10 +1,12 @@
-"""On a CUDA GPU: the engine's answers against transformers in float32, in each dtype, within bench.TOLERANCES.
+"""On a CUDA GPU: the engine's answers against transformers in float64, in each dtype, within bench.TOLERANCES.
 
 A token may differ from transformers' only where rounding can have decided: where the two tokens' log-probabilities are
 closer than the tolerance (`largest_loss`).
 """
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
@@ -14,19 +16,16 @@ from lmcourse.config import TurbomindEngineConfig
 from lmcourse.engine import Engine
 
 pytestmark = pytest.mark.gpu
-NUM_TOKENS = 256
-SCHEDULES = {
-    "batch of 32": {"max_batch_size": 32},
-    "chunks of 40": {"max_batch_size": 32, "max_prefill_token_num": 40},
-    "preempted": {"cache_max_entry_count": 96, "cache_block_seq_len": 16, "session_len": 1100},
+SCHEDULES = {  # name → tokens of each answer, settings
+    "batch of 32": (256, {"max_batch_size": 32}),
+    "chunks of 40": (64, {"max_batch_size": 32, "max_prefill_token_num": 40}),
+    "preempted": (64, {"cache_max_entry_count": 80, "cache_block_seq_len": 16, "session_len": 1100}),
 }
 
 
 @pytest.fixture(scope="module")
 def cuda_model(transformers_model):
-    model = transformers_model.to("cuda")
-    yield model
-    model.to("cpu")
+    return copy.deepcopy(transformers_model).to("cuda", torch.float64)
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +36,10 @@ def small_device(monkeypatch):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_answers_on_the_gpu_equal_transformers_within_rounding(folder, prompts, cuda_model, dtype, schedule):
-    config = TurbomindEngineConfig(dtype=dtype, **SCHEDULES[schedule])
+    num_tokens, settings = SCHEDULES[schedule]
+    config = TurbomindEngineConfig(dtype=dtype, **settings)
     with Engine.from_folder(folder, config, device="cuda") as engine:
-        answers = answer_prompts(engine, prompts, NUM_TOKENS)
+        answers = answer_prompts(engine, prompts, num_tokens)
         engine.check()
         assert (engine.stats().num_preemptions > 0) == (schedule == "preempted")
     parity = compare_with_transformers(cuda_model, answers)
@@ -61,14 +61,13 @@ def test_answers_on_the_gpu_are_as_close_as_transformers_in_the_same_dtype(folde
 @torch.inference_mode()
 def _error_of_transformers(model, answers, dtype):
     """The largest difference that the same dtype makes to transformers itself, on the engine's likeliest tokens."""
-    import copy
-
     rounded = copy.deepcopy(model).to(dtype)
     largest = 0.0
     for answer in answers:
         ids = torch.tensor([[*answer.prompt_ids, *answer.token_ids[:-1]]], device=model.device)
         exact, coarse = (
-            m(ids, logits_to_keep=len(answer.token_ids)).logits[0].float().log_softmax(dim=-1) for m in (model, rounded)
+            m(ids, logits_to_keep=len(answer.token_ids)).logits[0].double().log_softmax(dim=-1)
+            for m in (model, rounded)
         )
         likeliest = exact.topk(6, dim=-1).indices
         largest = max(largest, float((exact - coarse).gather(1, likeliest).abs().max()))
