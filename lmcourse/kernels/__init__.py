@@ -35,6 +35,24 @@ from lmcourse.kernels.rotary import rotate
 from lmcourse.kernels.rotate_write import rotate_write
 from lmcourse.kernels.swiglu import swiglu
 
-__all__ = ["LayerKV", "Matrix", "Norm", "RaggedBatch", "Rotation", "Stream", "add_norm", "add_rms_norm", "angles"]
-__all__ += ["norm_gate_up", "norm_qkv", "project", "ragged_attention", "rms_norm", "rotate", "rotate_write"]
-__all__ += ["sum_stream", "swiglu", "write_kv"]
+__all__ = [
+    "LayerKV",
+    "Matrix",
+    "Norm",
+    "RaggedBatch",
+    "Rotation",
+    "Stream",
+    "add_norm",
+    "add_rms_norm",
+    "angles",
+    "norm_gate_up",
+    "norm_qkv",
+    "project",
+    "ragged_attention",
+    "rms_norm",
+    "rotate",
+    "rotate_write",
+    "sum_stream",
+    "swiglu",
+    "write_kv",
+]

@@ -29,7 +29,7 @@ from torch import Tensor
 from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, wait_for_inputs
 from lmcourse.kernels.ragged import LayerKV
 
-__all__ = ["attend", "decode_attention", "load_block", "plan_splits"]
+__all__ = ["attend", "decode_attention", "load_block", "plan_decode", "plan_splits"]
 
 _LOG2_E = 1.4426950408889634
 _PROGRAMS = 512  # about four per multiprocessor of an H200 (132)

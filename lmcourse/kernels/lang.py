@@ -37,11 +37,14 @@ __all__ = [
     "jit",
     "launch_options",
     "let_next_start",
+    "load_row",
+    "load_tile",
     "next_power",
+    "store_row",
     "tl",
     "triton",
+    "wait_for_inputs",
 ]
-__all__ += ["load_row", "load_tile", "store_row", "wait_for_inputs"]
 
 
 def jit(function: Callable[..., Any]) -> Any:

@@ -49,7 +49,14 @@ from lmcourse.kernels.project import (
 )
 from lmcourse.kernels.swiglu import gate, swiglu
 
-__all__ = ["norm_gate_up", "norm_gate_up_reference", "norm_gate_up_rows", "norm_gate_up_tiles"]
+__all__ = [
+    "norm_gate_up",
+    "norm_gate_up_reference",
+    "norm_gate_up_rows",
+    "norm_gate_up_tiles",
+    "plan_gate_up",
+    "plan_gate_up_rows",
+]
 
 
 def norm_gate_up_reference(stream: Stream, norm: Norm, gate_up: Matrix) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ from lmcourse.kernels.lang import (
 )
 from lmcourse.kernels.ragged import LayerKV, RaggedBatch
 
-__all__ = ["prefill_attention"]
+__all__ = ["plan_prefill", "prefill_attention"]
 
 _LOG2_E = 1.4426950408889634
 

@@ -45,8 +45,19 @@ from lmcourse.kernels.lang import (
 )
 from lmcourse.kernels.operands import Matrix
 
-__all__ = ["MOST_ROW_TOKENS", "MOST_TILE_TOKENS", "plan_rows", "plan_tiles", "project", "project_reference"]
-__all__ += ["TilePlan", "dot_rows", "load_weight_rows", "project_rows", "project_tiles"]
+__all__ = [
+    "MOST_ROW_TOKENS",
+    "MOST_TILE_TOKENS",
+    "TilePlan",
+    "dot_rows",
+    "load_weight_rows",
+    "plan_rows",
+    "plan_tiles",
+    "project",
+    "project_reference",
+    "project_rows",
+    "project_tiles",
+]
 
 MOST_ROW_TOKENS, MOST_TILE_TOKENS = 2, 64
 _PROGRAMS = 128  # about one per multiprocessor of an H200 (132); more splits only add parts to sum
