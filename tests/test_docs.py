@@ -40,6 +40,13 @@ def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return total - ((docstring.end_lineno or docstring.lineno) - docstring.lineno + 1)
 
 
+def most_lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """40; of a Triton kernel 80 without its signature, which names pointers, sizes and tiles one to a line."""
+    if not any(isinstance(mark, ast.Name) and mark.id == "jit" for mark in function.decorator_list):
+        return 40
+    return 80 + function.body[0].lineno - function.lineno
+
+
 def committed_texts() -> list[Path]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
@@ -60,8 +67,8 @@ def test_module_is_short_and_says_what_it_is(path: Path) -> None:
     assert len(text.splitlines()) <= 300
     docstring = ast.get_docstring(ast.parse(text))
     assert docstring, "no module docstring"
-    long = {f"{f.name} (line {f.lineno})": lines_of(f) for f in functions_of(path) if lines_of(f) > 40}
-    assert not long, f"functions of more than 40 lines: {long}"
+    long = {f"{f.name} (line {f.lineno})": lines_of(f) for f in functions_of(path) if lines_of(f) > most_lines_of(f)}
+    assert not long, f"functions that are too long: {long}"
 
 
 def test_most_functions_fit_in_twenty_five_lines() -> None:

@@ -1,19 +1,58 @@
-"""The operations of one transformer step, one file each: formula, traffic, reference, form that runs.
+"""The operations of one transformer step, one file each: formula, traffic, picture, reference, Triton form, wrapper.
 
-rms_norm.py    rms_norm, add_rms_norm      normalise a token's features
-rotary.py      rotate                      turn positions into angles of q and k
-kv_write.py    write_kv                    put new keys and values into KV blocks
-attention.py   ragged_attention            attend through block tables
-swiglu.py      swiglu                      the gated activation of the MLP
-ragged.py      RaggedBatch, LayerKV        the layout that they share
-dispatch.py    Operation                   which form runs on which device
+A layer is five operations:
+
+    norm_qkv.py           norm_qkv            norm → q, k, v → rotate → keys and values into the cache
+    attention.py          ragged_attention    attend through block tables; Triton forms in decode_attention.py and
+                                              prefill_attention.py
+    project.py            project             the output matrix
+    norm_gate_up.py       norm_gate_up        norm → gate and up → SwiGLU
+    project.py            project             the down matrix
+
+composed, where it is faster that way, of
+
+    add_norm.py           add_norm            sum and normalise the residual stream
+    rotate_write.py       rotate_write        rotate and write to the cache: rotary.py's rotate, kv_write.py's write_kv
+    angles.py             angles              cos and sin of a step's positions, once for all layers
+    swiglu.py             swiglu              the gated activation of the MLP
+    rms_norm.py           rms_norm, add_rms_norm   the norm by itself
+
+and what they share: operands.py (Matrix, Norm, Rotation, Stream), ragged.py (RaggedBatch, LayerKV), dispatch.py (which
+form runs), lang.py (Triton, where there is one).
 """
 
+from lmcourse.kernels.add_norm import add_norm
+from lmcourse.kernels.angles import angles
 from lmcourse.kernels.attention import ragged_attention
 from lmcourse.kernels.kv_write import write_kv
+from lmcourse.kernels.norm_gate_up import norm_gate_up
+from lmcourse.kernels.norm_qkv import norm_qkv
+from lmcourse.kernels.operands import Matrix, Norm, Rotation, Stream, sum_stream
+from lmcourse.kernels.project import project
 from lmcourse.kernels.ragged import LayerKV, RaggedBatch
 from lmcourse.kernels.rms_norm import add_rms_norm, rms_norm
 from lmcourse.kernels.rotary import rotate
+from lmcourse.kernels.rotate_write import rotate_write
 from lmcourse.kernels.swiglu import swiglu
 
-__all__ = ["LayerKV", "RaggedBatch", "add_rms_norm", "ragged_attention", "rms_norm", "rotate", "swiglu", "write_kv"]
+__all__ = [
+    "LayerKV",
+    "Matrix",
+    "Norm",
+    "RaggedBatch",
+    "Rotation",
+    "Stream",
+    "add_norm",
+    "add_rms_norm",
+    "angles",
+    "norm_gate_up",
+    "norm_qkv",
+    "project",
+    "ragged_attention",
+    "rms_norm",
+    "rotate",
+    "rotate_write",
+    "sum_stream",
+    "swiglu",
+    "write_kv",
+]

@@ -27,20 +27,25 @@ Lesson: 3 (paging)
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from lmcourse.kernels.dispatch import Operation, check_shape
+from lmcourse.kernels.decode_attention import decode_attention
+from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
+from lmcourse.kernels.prefill_attention import prefill_attention
 from lmcourse.kernels.ragged import LayerKV, RaggedBatch
 
-__all__ = ["ragged_attention", "ragged_attention_batched", "ragged_attention_reference"]
+__all__ = ["ragged_attention", "ragged_attention_batched", "ragged_attention_reference", "ragged_attention_triton"]
 
 # Keys copied at a time: on a CPU few enough to stay in its cache, on a GPU enough to fill it.
 _PIECE_BYTES = {"cpu": 2**20, "cuda": 2**27}
 _SCORE_BYTES = 2**27
+_SMALLEST_TILE = 16  # tokens of a block; the tensor cores' smallest inner dimension
 
 
 def ragged_attention_reference(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
@@ -151,9 +156,24 @@ def _without_cudnn(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) 
         return ragged_attention_batched(q, layer, batch, scale)
 
 
+def ragged_attention_triton(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
+    """Decodes in one kernel, prefills in another; odd block sizes, which are no tile, in torch."""
+    tokens_per_block = layer.keys.shape[2]
+    if tokens_per_block & (tokens_per_block - 1) or tokens_per_block < _SMALLEST_TILE or not layer.keys.is_contiguous():
+        return _without_cudnn(q, layer, batch, scale)
+    q, out, decodes = q.contiguous(), torch.empty_like(q), batch.num_decodes
+    if decodes:
+        tables, positions = batch.block_tables[:decodes], batch.positions[:decodes]
+        decode_attention(q[:decodes], layer, tables, positions, scale, out[:decodes])
+    if decodes < batch.num_requests:
+        prefill_attention(q, layer, batch, scale, out)
+    return out
+
+
 _RAGGED_ATTENTION = Operation(
     reference=ragged_attention_reference,
     by_device={"cpu": ragged_attention_batched, "cuda": _without_cudnn},
+    triton=(UpTo(math.inf, ragged_attention_triton),),
 )
 
 
@@ -165,4 +185,4 @@ def ragged_attention(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float
             "query heads do not divide among the key/value heads\n"
             f"  expected: a multiple of {layer.keys.shape[1]}\n  got: {q.shape[1]}"
         )
-    return _RAGGED_ATTENTION.form_for(q.device)(q, layer, batch, scale)
+    return _RAGGED_ATTENTION.form_for(q.device, dtype=q.dtype)(q, layer, batch, scale)

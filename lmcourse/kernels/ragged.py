@@ -16,8 +16,10 @@ Lesson: 3 (paging)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 __all__ = ["LayerKV", "RaggedBatch"]
@@ -46,3 +48,8 @@ class RaggedBatch:
     def num_requests(self) -> int:
         """Requests that take part in this step."""
         return len(self.context_lens)
+
+    @cached_property
+    def device_starts(self) -> Tensor:
+        """query_starts as int32 [num_requests + 1] on the device; copied once, at the first layer that asks."""
+        return torch.tensor(self.query_starts, dtype=torch.int32, device=self.positions.device)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+
+from lmcourse.kernels import Matrix, project
 
 __all__ = ["Linear", "empty_weight"]
 
@@ -28,8 +29,13 @@ class Linear(nn.Module):
         self.bias = empty_weight(out_features) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., in_features] → [..., out_features]."""
-        return linear(x, self.weight, self.bias)
+        """x: [num_tokens, in_features] → parts [num_parts, num_tokens, out_features], which add up to the product."""
+        return project(x, self.matrix)
+
+    @property
+    def matrix(self) -> Matrix:
+        """As the kernels take it."""
+        return Matrix(self.weight, self.bias)
 
     def extra_repr(self) -> str:
         out_features, in_features = self.weight.shape

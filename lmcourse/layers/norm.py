@@ -1,4 +1,4 @@
-"""RMSNorm: the weight of a norm, with and without the residual sum before it.
+"""RMSNorm: the weight of a norm, applied to the residual stream and what was last added to it.
 
 Lesson: 2 (inside one layer)
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lmcourse.kernels import add_rms_norm, rms_norm
+from lmcourse.kernels import Norm, Stream, add_norm
 from lmcourse.layers.linear import empty_weight
 
 __all__ = ["RMSNorm"]
@@ -21,13 +21,14 @@ class RMSNorm(nn.Module):
         self.weight = empty_weight(features)
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [..., features]."""
-        return rms_norm(x, self.weight, self.eps)
+    def forward(self, stream: Stream) -> tuple[Tensor, Tensor]:
+        """(normed, residual), both [num_tokens, features]; the residual now has the parts in it."""
+        return add_norm(stream, self.norm)
 
-    def add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """(norm of x + residual, x + residual)."""
-        return add_rms_norm(x, residual, self.weight, self.eps)
+    @property
+    def norm(self) -> Norm:
+        """As the kernels take it."""
+        return Norm(self.weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lmcourse.kernels import LayerKV, RaggedBatch
-from lmcourse.layers import MLP, Attention, Embedding, Linear, RMSNorm, Rotary, Rotation
+from lmcourse.kernels import LayerKV, Matrix, RaggedBatch, Rotation, Stream, project
+from lmcourse.layers import MLP, Attention, Embedding, Linear, RMSNorm, Rotary
 from lmcourse.spec import ModelSpec
 
 __all__ = ["Decoder", "DecoderLayer", "meta_decoder"]
@@ -44,17 +44,18 @@ class Decoder(nn.Module):
     def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV]) -> Tensor:
         """token_ids: int64 [num_tokens], kv: one entry per layer → normed hidden states [num_tokens, hidden]."""
         rotation = self.rotary(batch.positions, batch.rotary_lens)
-        residual = self.embedding(token_ids)
-        x = torch.zeros_like(residual)
+        features = self.embedding(token_ids)
+        stream = Stream(features, features.new_empty((0, *features.shape)))
         for layer, layer_kv in zip(self.layers, kv, strict=True):
-            x, residual = layer(x, residual, rotation, batch, layer_kv)
-        x, _ = self.norm.add(x, residual)
-        return x
+            stream = layer(stream, rotation, batch, layer_kv)
+        normed: Tensor = self.norm(stream)[0]
+        return normed
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: [rows, hidden] → float32 [rows, vocab]; pass only the rows whose next token is wanted."""
         table = self.embedding.weight if self.head is None else self.head.weight
-        return nn.functional.linear(hidden, table).float()
+        parts = project(hidden, Matrix(table), torch.float32)
+        return parts[0] if parts.shape[0] == 1 else parts.sum(dim=0)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -68,7 +69,7 @@ class Decoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """norm → attention → + → norm → MLP → +; the sums are done by the norm that follows them."""
+    """norm → attention → + → norm → MLP → +, in five operations; each sum is taken by the norm that follows it."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -77,14 +78,11 @@ class DecoderLayer(nn.Module):
         self.mlp_norm = RMSNorm(spec.hidden, spec.norm_eps)
         self.mlp = MLP(spec)
 
-    def forward(
-        self, x: Tensor, residual: Tensor, rotation: Rotation, batch: RaggedBatch, kv: LayerKV
-    ) -> tuple[Tensor, Tensor]:
-        """x is what the layer before added, not yet in the residual stream; returns the same pair one layer on."""
-        x, residual = self.attention_norm.add(x, residual)
-        x = self.attention(x, rotation, batch, kv)
-        x, residual = self.mlp_norm.add(x, residual)
-        return self.mlp(x), residual
+    def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: LayerKV) -> Stream:
+        """The stream, and in it what the layer before added, one layer on."""
+        stream = self.attention(stream, self.attention_norm.norm, rotation, batch, kv)
+        after: Stream = self.mlp(stream, self.mlp_norm.norm)
+        return after
 
 
 def meta_decoder(spec: ModelSpec) -> Decoder:

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from lmcourse.kernels import attention, ragged_attention
 from lmcourse.kernels.attention import ragged_attention_batched, ragged_attention_reference
@@ -25,20 +24,6 @@ BATCHES = {
 HEADS = [(2, 2, 8), (4, 2, 16), (6, 1, 10), (9, 3, 64)]  # num_heads, num_kv_heads, head_dim
 
 
-def float64_attention(q: Tensor, paged, scale: float) -> Tensor:
-    """Written for this test: no batching, no paging, no masks."""
-    q = q.cpu()
-    out = torch.zeros(q.shape, dtype=torch.float64)
-    for request, (keys, values) in enumerate(zip(paged.keys, paged.values, strict=True)):
-        for token in range(paged.batch.query_starts[request], paged.batch.query_starts[request + 1]):
-            seen = int(paged.batch.positions[token]) + 1
-            for head in range(q.shape[1]):
-                kv_head = head * keys.shape[1] // q.shape[1]
-                scores = keys[:seen, kv_head].double() @ q[token, head].double() * scale
-                out[token, head] = torch.softmax(scores, 0) @ values[:seen, kv_head].double()
-    return out
-
-
 @pytest.mark.parametrize("form", [ragged_attention, ragged_attention_reference, ragged_attention_batched])
 @pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize(("num_heads", "num_kv_heads", "head_dim"), HEADS)
@@ -47,7 +32,7 @@ def test_ragged_attention_any_batch_and_heads(form, name, num_heads, num_kv_head
     q = torch.randn(paged.batch.query_starts[-1], num_heads, head_dim)
     scale = 1 / math.sqrt(head_dim)
     out = form(q, paged.layer, paged.batch, scale)
-    torch.testing.assert_close(out.double(), float64_attention(q, paged, scale), atol=TOLERANCES[q.dtype], rtol=0)
+    torch.testing.assert_close(out.double(), paged.attend(q, scale), atol=TOLERANCES[q.dtype], rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -57,14 +42,14 @@ def test_ragged_attention_half_precision(dtype, tokens_per_block, make_paged):
     q = torch.randn(paged.batch.query_starts[-1], 4, 8).to(dtype)
     out = ragged_attention(q, paged.layer, paged.batch, 0.35)
     assert out.dtype == dtype
-    torch.testing.assert_close(out.double(), float64_attention(q, paged, 0.35), atol=TOLERANCES[dtype], rtol=1e-2)
+    torch.testing.assert_close(out.double(), paged.attend(q, 0.35), atol=TOLERANCES[dtype], rtol=1e-2)
 
 
 def test_ragged_attention_large_scores_do_not_overflow(make_paged):
     paged = make_paged(BATCHES["mixed"])
     q = 1000 * torch.randn(paged.batch.query_starts[-1], 4, 8)
     out = ragged_attention(q, paged.layer, paged.batch, 1.0)
-    torch.testing.assert_close(out.double(), float64_attention(q, paged, 1.0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(out.double(), paged.attend(q, 1.0), atol=1e-3, rtol=0)
 
 
 def test_ragged_attention_pieces_smaller_than_the_batch(make_paged, monkeypatch):
@@ -72,7 +57,7 @@ def test_ragged_attention_pieces_smaller_than_the_batch(make_paged, monkeypatch)
     paged = make_paged(BATCHES["one far longer"])
     q = torch.randn(3, 4, 8)
     out = ragged_attention(q, paged.layer, paged.batch, 0.3)
-    torch.testing.assert_close(out.double(), float64_attention(q, paged, 0.3), atol=2e-6, rtol=0)
+    torch.testing.assert_close(out.double(), paged.attend(q, 0.3), atol=2e-6, rtol=0)
 
 
 def test_ragged_attention_prefix_in_tiles(make_paged, monkeypatch):
@@ -80,7 +65,7 @@ def test_ragged_attention_prefix_in_tiles(make_paged, monkeypatch):
     paged = make_paged([(30, 50), (1, 3)])
     q = torch.randn(31, 4, 8)
     out = ragged_attention(q, paged.layer, paged.batch, 0.3)
-    torch.testing.assert_close(out.double(), float64_attention(q, paged, 0.3), atol=2e-6, rtol=0)
+    torch.testing.assert_close(out.double(), paged.attend(q, 0.3), atol=2e-6, rtol=0)
 
 
 @pytest.mark.gpu
@@ -91,7 +76,7 @@ def test_ragged_attention_on_cuda(name, dtype, make_paged):
     q = torch.randn(paged.batch.query_starts[-1], 6, 64).to(dtype)
     out = ragged_attention(q.cuda(), paged.layer, paged.batch, 0.125)
     atol = TOLERANCES[dtype] + 3e-6
-    torch.testing.assert_close(out.cpu().double(), float64_attention(q, paged, 0.125), atol=atol, rtol=1e-2)
+    torch.testing.assert_close(out.cpu().double(), paged.attend(q, 0.125), atol=atol, rtol=1e-2)
 
 
 def test_ragged_attention_request_with_nan_disturbs_no_other(make_paged):

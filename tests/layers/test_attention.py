@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lmcourse.kernels import LayerKV, RaggedBatch
+from lmcourse.kernels import LayerKV, Norm, RaggedBatch, Stream
 from lmcourse.layers import Attention, Rotary
 from lmcourse.spec import ModelSpec
 
@@ -40,5 +40,11 @@ def test_forward_one_prompt(qkv_bias):
     positions, lens = torch.arange(count), torch.full((count,), count)
     batch = RaggedBatch(positions, slots, table[None].int(), (0, count), (count,), lens, 0)
     kv = LayerKV(torch.full((6, 2, 4, 8), torch.nan), torch.full((6, 2, 4, 8), torch.nan))
-    out = layer(x, Rotary(spec.rotary, 8)(positions, lens), batch, kv)
-    torch.testing.assert_close(out.double(), plain_attention(layer, x, spec), atol=1e-5, rtol=0)
+    added = torch.randn(1, 13, 20)
+    norm = Norm(torch.randn(20), 1e-5)
+    stream = layer(Stream(x - added[0], added), norm, Rotary(spec.rotary, 8)(positions, lens), batch, kv)
+    total = (x - added[0]).double() + added[0].double()
+    normed = total / (total.square().mean(1, keepdim=True) + 1e-5) ** 0.5 * norm.weight.double()
+    torch.testing.assert_close(stream.residual.double(), total, atol=1e-6, rtol=0)
+    out = stream.parts.double().sum(0)
+    torch.testing.assert_close(out, plain_attention(layer, normed, spec), atol=3e-5, rtol=0)

@@ -1,0 +1,79 @@
+"""What else could be chosen: tile shapes, warps and stages, by the same timing."""
+
+from __future__ import annotations
+
+import time
+from unittest import mock
+
+from timing import matrix_case, time_decode, time_prefill_attention
+from tools import KERNELS, LIMIT_SECONDS, RESULTS, SPECS, STARTED, guarded, rotating_us, say
+
+SHARED_BYTES = 220_000
+SHAPES = (  # TILE_N, TILE_K, warps, stages
+    (64, 128, 4, 4), (64, 128, 4, 3), (64, 256, 4, 3), (128, 64, 4, 4),
+    (32, 128, 4, 5), (32, 256, 4, 3), (64, 64, 4, 6), (128, 128, 8, 3),
+)  # fmt: skip
+
+
+def sweep_rows():
+    """(rows, warps) of the forms for one token."""
+    places = {"qkv": ("norm_qkv", "plan_rows"), "gate_up": ("norm_gate_up", "plan_gate_up_rows")}
+    for kind in ("gate_up", "down", "qkv", "o"):
+        width, matrices = 8192 if kind == "down" else 2048, 2 if kind == "gate_up" else 1
+        plans = [
+            (rows, warps)
+            for rows in (2, 4, 8, 16)
+            for warps in (2, 4, 8, 16)
+            if 16 <= rows * matrices * width // (32 * warps) <= 256
+        ]
+        guarded(pick, f"{kind} M=1", *places.get(kind, ("project", "plan_rows")), plans, (kind, SPECS["1.8B"], 1))
+
+
+def sweep_tiles(tokens):
+    """TilePlans of the tensor-core forms."""
+    for kind in ("down", "o", "gate_up", "head", "qkv"):
+        width, splits = {"down": (8192, (4, 8)), "o": (2048, (2, 4)), "qkv": (2048, (1, 2, 4))}.get(kind, (2048, (1,)))
+        matrices = 2 if kind == "gate_up" else 1
+        plans = [
+            KERNELS["project"].TilePlan(n, max(8, tokens), k, width // split, warps, stages)
+            for n, k, warps, stages in SHAPES
+            for split in splits
+            if width // split % k == 0 and (matrices * n + tokens) * k * 2 * stages < SHARED_BYTES
+        ]
+        place = ("norm_gate_up", "plan_gate_up") if kind == "gate_up" else ("project", "plan_tiles")
+        guarded(pick, f"{kind} M={tokens}", *place, plans, (kind, SPECS["1.8B"], tokens))
+
+
+def sweep_attention():
+    """(warps, stages) of decodes, (TILE_M, warps, stages) of prefills."""
+    for requests in (1, 8, 64):
+        found = {}
+        for plan in [(warps, stages) for warps in (2, 4) for stages in (2, 3, 4, 5)]:
+            with mock.patch.object(KERNELS["decode_attention"], "plan_decode", return_value=plan):
+                found[plan] = time_decode(requests, 1024)[0]
+        note_sweep(f"decode B={requests}", found)
+    found = {}
+    for plan in ((128, 8, 2), (128, 8, 3), (128, 8, 4), (128, 8, 5), (64, 4, 3), (64, 4, 4), (128, 4, 3)):
+        with mock.patch.object(KERNELS["prefill_attention"], "plan_prefill", return_value=plan):
+            found[plan] = time_prefill_attention(4096)[0]
+    note_sweep("prefill 4096", found)
+
+
+def pick(name, module, plan_name, plans, case):
+    make, run, num_bytes = matrix_case(*case)
+    found = {}
+    for plan in plans:
+        if time.perf_counter() - STARTED > LIMIT_SECONDS:
+            break
+        with mock.patch.object(KERNELS[module], plan_name, return_value=plan):
+            try:
+                found[tuple(plan)] = rotating_us(make, run, num_bytes)[0]
+            except Exception as error:
+                say(f"sweep {name} {tuple(plan)}: {type(error).__name__}")
+    note_sweep(name, found)
+
+
+def note_sweep(name, found):
+    RESULTS.setdefault("sweeps", {})[name] = {str(plan): round(us, 2) for plan, us in found.items()}
+    best = sorted(found.items(), key=lambda item: item[1])[:5]
+    say(f"sweep {name}: " + ", ".join(f"{plan} {us:.2f} µs" for plan, us in best))

@@ -1,0 +1,55 @@
+"""What the operations of a layer take and give, by name: a matrix, a norm, a rotation, the residual stream.
+
+    Stream    residual [num_tokens, hidden], and the summands that the last matrix left beside it:
+              parts    [num_parts, num_tokens, hidden]
+
+The sum of a stream is taken by the operation that normalises it, which reads both anyway. A matrix multiplied in one
+piece leaves one part in the model's dtype; one whose inner dimension is split over programs leaves a float32 part for
+each split, always added in the same order, so that results do not change from run to run.
+
+Lesson: 2 (inside one layer)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["Matrix", "Norm", "Rotation", "Stream", "sum_stream"]
+
+
+class Matrix(NamedTuple):
+    """y = x · weightᵀ + bias."""
+
+    weight: Tensor  # [out_features, in_features]
+    bias: Tensor | None = None  # [out_features]
+
+
+class Norm(NamedTuple):
+    """The weight of an RMS norm and what keeps it from dividing by zero."""
+
+    weight: Tensor  # [features]
+    eps: float
+
+
+class Rotation(NamedTuple):
+    """The angles of a step's tokens; both float32 [num_tokens, head_dim / 2]."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class Stream(NamedTuple):
+    """The residual stream before a norm."""
+
+    residual: Tensor  # [num_tokens, hidden]
+    parts: Tensor  # [num_parts, num_tokens, hidden]; the model's dtype, or float32
+
+
+def sum_stream(stream: Stream) -> Tensor:
+    """residual + parts, rounded once to the residual's dtype."""
+    if stream.parts.shape[0] == 0:
+        return stream.residual
+    added = stream.parts[0] if stream.parts.shape[0] == 1 else stream.parts.sum(dim=0)
+    return (stream.residual + added).to(stream.residual.dtype)

@@ -1,0 +1,224 @@
+"""Every Triton form against float64 or exact arithmetic, under Triton's interpreter; run by test_interpreted.py.
+
+    TRITON_INTERPRET=1 python triton_cases.py SEED        prints {case: null or what was wrong} as JSON
+
+Sizes are tiny and awkward, pools are poisoned with NaN, and so is every tensor that a wrapper allocates.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from unittest import mock
+
+import torch
+from torch.nn.functional import linear
+
+from conftest import build_paged
+from lmcourse.kernels import LayerKV, Matrix, Norm, Rotation, Stream, dispatch
+from lmcourse.kernels.add_norm import add_norm_triton
+from lmcourse.kernels.angles import angles_reference, angles_triton
+from lmcourse.kernels.attention import ragged_attention_triton
+from lmcourse.kernels.norm_gate_up import norm_gate_up_rows, norm_gate_up_tiles
+from lmcourse.kernels.norm_qkv import norm_qkv_rows
+from lmcourse.kernels.project import TilePlan, project_rows, project_tiles
+from lmcourse.kernels.rotate_write import rotate_write_triton
+from lmcourse.kernels.sampling import argmax_triton
+from lmcourse.kernels.swiglu import swiglu_triton
+from lmcourse.spec import RotarySpec
+
+TOLERANCES = {torch.float16: 4e-3, torch.float32: 1e-5}
+# tokens, hidden, heads, kv heads, head_dim, intermediate, parts
+SHAPES = [(1, 48, 4, 2, 8, 37, 1), (3, 64, 3, 1, 10, 64, 0), (4, 100, 6, 3, 16, 50, 3)]
+_empty, _empty_like = torch.empty, torch.empty_like
+
+
+def poisoned(make):
+    def poison(*args, **keywords):
+        tensor = make(*args, **keywords)
+        return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor.fill_(-(2**30))
+
+    return poison
+
+
+def near(got, want, dtype, scale=1.0):
+    torch.testing.assert_close(got.double(), want.double(), atol=scale * TOLERANCES[dtype], rtol=TOLERANCES[dtype])
+
+
+def all_shapes():
+    for shape in SHAPES:
+        for dtype in TOLERANCES:
+            yield *shape, dtype
+
+
+def random_stream(tokens, hidden, parts, dtype):
+    part_dtype = dtype if parts < 2 else torch.float32
+    return Stream(torch.randn(tokens, hidden).to(dtype), torch.randn(parts, tokens, hidden).to(part_dtype))
+
+
+def float64_norm(stream, norm):
+    total = stream.residual.double() + stream.parts.double().sum(0)
+    return total / (total.square().mean(1, keepdim=True) + norm.eps).sqrt() * norm.weight.double(), total
+
+
+def float64_rotate_write(qkv, rotation, pool, slots):
+    block, dim = pool.keys.shape[2:]
+    heads = qkv.view(len(slots), -1, dim)
+    num_kv_heads = pool.keys.shape[1]
+    q, k, v = heads.split((heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads), dim=1)
+    turn = torch.complex(rotation.cos.double(), rotation.sin.double())[:, None]
+    q, k = (torch.complex(*x.tensor_split(2, dim=2)) * turn for x in (q, k))
+    q, k = (torch.cat((x.real, x.imag), dim=2) for x in (q, k))
+    pool.keys[slots // block, :, slots % block], pool.values[slots // block, :, slots % block] = k, v
+    return q
+
+
+def random_place(tokens, kv_heads, dim, dtype):
+    pools = [
+        LayerKV(*(torch.full((6, kv_heads, 4, dim), torch.nan, dtype=kind) for _ in "kv"))
+        for kind in (dtype, torch.float64)
+    ]
+    angles = 10 * torch.rand(tokens, dim // 2)
+    return *pools, Rotation(angles.cos(), angles.sin()), torch.randperm(24)[:tokens]
+
+
+def random_matrix(rows, width, dtype):
+    return Matrix((torch.randn(rows, width) * width**-0.5).to(dtype), torch.randn(rows).to(dtype))
+
+
+def double(matrix):
+    return [tensor.double() for tensor in matrix]
+
+
+def case_norm_qkv_rows():
+    for tokens, hidden, heads, kv_heads, dim, _, parts, dtype in all_shapes():
+        stream, norm = random_stream(tokens, hidden, parts, dtype), Norm(torch.randn(hidden).to(dtype), 1e-5)
+        qkv = random_matrix((heads + 2 * kv_heads) * dim, hidden, dtype)
+        pool, want_pool, rotation, slots = random_place(tokens, kv_heads, dim, dtype)
+        q, residual = norm_qkv_rows(stream, norm, qkv, rotation, pool, slots)
+        normed, total = float64_norm(stream, norm)
+        near(q, float64_rotate_write(linear(normed, *double(qkv)), rotation, want_pool, slots), dtype, 3)
+        near(residual, total, dtype)
+        for got, want in zip(pool, want_pool, strict=True):
+            assert torch.equal(got.isnan(), want.isnan())
+            near(got.nan_to_num(), want.nan_to_num(), dtype, 3)
+
+
+def case_rotate_write():
+    for tokens, _, heads, kv_heads, dim, _, parts, dtype in all_shapes():
+        sums = torch.randn(max(parts, 1), tokens, (heads + 2 * kv_heads) * dim).to(
+            dtype if parts < 2 else torch.float32
+        )
+        pool, want_pool, rotation, slots = random_place(tokens, kv_heads, dim, dtype)
+        q = rotate_write_triton(sums, rotation, pool, slots, dtype)
+        near(q, float64_rotate_write(sums.double().sum(0), rotation, want_pool, slots), dtype)
+        for got, want in zip(pool, want_pool, strict=True):
+            assert torch.equal(got.isnan(), want.isnan())
+            near(got.nan_to_num(), want.nan_to_num(), dtype)
+
+
+def case_norm_gate_up():
+    for tokens, hidden, _, _, _, intermediate, parts, dtype in all_shapes():
+        stream, norm = random_stream(tokens, hidden, parts, dtype), Norm(torch.randn(hidden).to(dtype), 1e-5)
+        gate_up = random_matrix(2 * intermediate, hidden, dtype)
+        normed, total = float64_norm(stream, norm)
+        gate, up = linear(normed, *double(gate_up)).chunk(2, dim=1)
+        for form in (norm_gate_up_rows, norm_gate_up_tiles):
+            out, residual = form(stream, norm, gate_up)
+            near(out, gate * torch.sigmoid(gate) * up, dtype, 5)
+            near(residual, total, dtype)
+
+
+def case_add_norm():
+    for tokens, hidden, _, _, _, _, parts, dtype in all_shapes():
+        stream, norm = random_stream(tokens, hidden, parts, dtype), Norm(torch.randn(hidden).to(dtype), 1e-5)
+        normed, residual = add_norm_triton(stream, norm)
+        want, total = float64_norm(stream, norm)
+        near(normed, want, dtype, 2)
+        near(residual, total, dtype)
+
+
+def case_project():
+    for tokens, hidden, _, _, _, rows, _, dtype in all_shapes():
+        x, matrix = torch.randn(tokens, hidden).to(dtype), random_matrix(rows, hidden, dtype)
+        want = linear(x.double(), *double(matrix))
+        near(project_rows(x, matrix)[0], want, dtype)
+        near(project_rows(x, matrix, torch.float32)[0], want, torch.float32, 2)
+        near(project_tiles(x, matrix).sum(0), want, dtype)
+
+
+def case_project_in_splits():
+    for tokens, width, rows in ((5, 130, 17), (9, 256, 64)):
+        x, matrix = torch.randn(tokens, width).half(), random_matrix(rows, width, torch.float16)
+        with mock.patch("lmcourse.kernels.project.plan_tiles", return_value=TilePlan(16, 16, 32, 64, 4, 3)):
+            parts = project_tiles(x, matrix)
+        assert parts.shape == (-(-width // 64), tokens, rows)
+        assert parts.dtype == torch.float32
+        near(parts.sum(0), linear(x.double(), *double(matrix)), torch.float16)
+
+
+def case_angles():
+    for scaling in (None, "linear", "dynamic"):
+        for head_dim in (10, 64):
+            spec = RotarySpec(1e4, scaling, factor=2.5, trained_context=96)
+            positions = torch.randint(400, (7,))
+            lens = positions + torch.randint(1, 100, (7,))
+            for got, want in zip(
+                *(form(positions, lens, spec, head_dim) for form in (angles_triton, angles_reference)), strict=True
+            ):
+                torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+
+
+def case_swiglu():
+    for tokens, _, _, _, _, intermediate, _, dtype in all_shapes():
+        gate_up = 5 * torch.randn(tokens, 2 * intermediate).to(dtype)
+        gate, up = gate_up.double().chunk(2, dim=1)
+        near(swiglu_triton(gate_up), gate * torch.sigmoid(gate) * up, dtype, 10)
+
+
+def case_argmax():
+    for rows, vocab in ((1, 1), (3, 37), (2, 9000)):
+        logits = torch.randn(rows, vocab)
+        assert torch.equal(argmax_triton(logits), logits.argmax(1))
+    logits = torch.zeros(2, 9000)
+    logits[1, [8999, 4100, 4099]] = 1
+    assert argmax_triton(logits).tolist() == [0, 4099]
+
+
+def attention_case(requests):
+    def run():
+        for num_heads, num_kv_heads, dim, dtype in ((4, 2, 16, torch.float16), (3, 1, 10, torch.float32)):
+            paged = build_paged(requests, num_kv_heads=num_kv_heads, head_dim=dim, tokens_per_block=16, dtype=dtype)
+            q = torch.randn(paged.batch.query_starts[-1], num_heads, dim).to(dtype)
+            near(ragged_attention_triton(q, paged.layer, paged.batch, 0.3), paged.attend(q, 0.3), dtype)
+
+    return run
+
+
+case_attention_decodes = attention_case([(1, 1), (1, 16), (1, 17), (1, 90)])
+case_attention_one_decode = attention_case([(1, 150)])
+case_attention_prefills = attention_case([(17, 17), (5, 40), (33, 64), (2, 2)])
+case_attention_mixed = attention_case([(1, 30), (20, 20), (1, 70)])
+
+
+def case_attention_many_requests_in_one_split():
+    with mock.patch("lmcourse.kernels.decode_attention.plan_splits", return_value=1):
+        attention_case([(1, 1), (1, 33), (1, 64)])()
+
+
+def case_dispatch_interpreted():
+    assert dispatch.runs_triton(torch.device("cpu"))
+
+
+if __name__ == "__main__":
+    torch.manual_seed(int(sys.argv[1]))
+    results = {}
+    with mock.patch("torch.empty", poisoned(_empty)), mock.patch("torch.empty_like", poisoned(_empty_like)):
+        for name, case in [item for item in globals().items() if item[0].startswith("case_")]:
+            try:
+                case()
+                results[name] = None
+            except Exception:
+                results[name] = traceback.format_exc()
+    print(json.dumps(results))
