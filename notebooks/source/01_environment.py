@@ -373,6 +373,6 @@ homework.check("1.2", generate)
 # | you see | why | do |
 # |---|---|---|
 # | `lmcourse: command not found` | the terminal has another environment | `source .venv/bin/activate` |
-# | `no model is found …` | a typing error in the path, or a link to nowhere | `ls -l ~/`, then read the error's *next step* |
+# | `no model was found for …` | a typing error in the path, or a link to nowhere | `ls -l ~/`, then read the error's *next step* |
 # | an answer that stops in the middle | `finish_reason` is `length` | raise `max_new_tokens` in a `GenerationConfig` |
 # | everything is slow | other programs use the processor | `lmcourse doctor`, and close them |

@@ -288,8 +288,9 @@ print("equal work:", many["engine"].num_tokens, "tokens each")
 
 # %% [markdown] lang="en"
 # Why? To produce *one* token, the processor reads every weight once. To produce one token for *each of 32 requests*, it
-# can still read every weight once. Reading dominates, so the other 31 tokens are nearly free. That is **batching**, and doing it while
-# requests come and go is **continuous batching** (lessons 3 and 5).
+# still reads every weight once. Reading, and the fixed work of a step, are shared; the arithmetic is not, and so the
+# factor stays below 32. That is **batching**, and doing it while requests come and go is **continuous batching**
+# (lessons 3 and 5).
 
 # %% tags=["measured"]
 from lmcourse.teach import speed_bars
@@ -365,6 +366,6 @@ homework.check("2.2", render)
 #
 # | you see | why | do |
 # |---|---|---|
-# | `… holds pickled weights` | an old `.bin` checkpoint; pickles can run code | convert it to safetensors, as the error says |
-# | `a tensor has another shape than the config promises` | files of two models in one folder | fetch the folder again |
+# | `the weights are pickled …` | an old `.bin` checkpoint; pickles can run code | convert it to safetensors, as the error says |
+# | `… has the wrong shape` | files of two models in one folder | fetch the folder again |
 # | speeds that vary from run to run | another program, a warm laptop | close it, run again, look at the spread |
