@@ -1,0 +1,215 @@
+"""Dialogues whose last questions can only be answered from earlier turns.
+
+    user: my name is Vera and I live in Oslo  →  other questions  →  user: where do I live?
+
+Values come from large pools or are made up, so the model copies them and does not guess. A fact may change on the way;
+the newest counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+
+from lmcourse.zoo.dialogue import Dialogue, say
+from lmcourse.zoo.scenes.word_lists import made_up_word
+from lmcourse.zoo.texts_reader import blocks, frames, general, read_text, word
+from lmcourse.zoo.wording import blur, chatter, decorate, fill, phrase, rough, scatter, spin
+
+__all__ = ["Fact", "facts", "recall"]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A kind of fact in one language: how users state it, ask for it, and how it is answered.
+
+    `values` are usual values and `kinds` word kinds to draw from; facts with neither have a draw of their own.
+    """
+
+    kind: str
+    chinese: bool
+    tell: tuple[str, ...]
+    ask: tuple[str, ...]
+    reply: str
+    note: str
+    cues: tuple[str, ...]
+    values: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+
+@lru_cache(maxsize=2)
+def facts(*, chinese: bool) -> tuple[Fact, ...]:
+    """All kinds of facts of one language, from texts/facts.txt."""
+    found = []
+    for name, fields in blocks(read_text("facts.txt")):
+        kind, _, language = name.partition("_")
+        if (language == "zh") == chinese:
+            values, kinds = (tuple(fields.get(key, ("",))[0].split("; ")) if key in fields else () for key in "vk")
+            tell, ask = fields["t"], fields["a"]
+            found.append(
+                Fact(kind, chinese, tell, ask, fields["r"][0], fields["n"][0], fields.get("c", ()), values, kinds)
+            )
+    return tuple(found)
+
+
+def _name(rng: Random) -> str:
+    return rng.choice(word("names")) if rng.random() < 0.7 else made_up_word(rng).capitalize()
+
+
+def _name_zh(rng: Random) -> str:
+    known = rng.random() < 0.75
+    return rng.choice(word("cjk_surnames")) + rng.choice(word("cjk_given")) if known else _name(rng)
+
+
+def _number(rng: Random) -> str:
+    return str(rng.randrange(1, 10 ** rng.choice((1, 2, 2, 3, 4))))
+
+
+def _age(rng: Random) -> str:
+    return str(rng.randrange(5, 99))
+
+
+def _city(rng: Random) -> str:
+    cities = frames("recall")["cities_en"]
+    return rng.choice(cities) if rng.random() < 0.8 else made_up_word(rng).capitalize()
+
+
+def _code(rng: Random) -> str:
+    if rng.random() < 0.3:
+        return made_up_word(rng)
+    return rng.choice(word(rng.choice(("things", "animals", "nature", "abstract", "food"))))
+
+
+def _code_zh(rng: Random) -> str:
+    return rng.choice(word("cjk_words"))
+
+
+def _items(rng: Random) -> str:
+    return ", ".join(rng.sample(word(rng.choice(("food", "things"))), rng.randrange(2, 5)))
+
+
+def _items_zh(rng: Random) -> str:
+    goods = (*word("cjk_words")[:10], "面包", "牛奶", "鸡蛋", "豆腐", "茶", "咖啡", "米饭")
+    return "、".join(rng.sample(goods, rng.randrange(2, 5)))
+
+
+_DRAWS: dict[tuple[str, bool], Callable[[Random], str]] = {
+    ("name", False): _name,
+    ("name", True): _name_zh,
+    ("friend", False): _name,
+    ("number", False): _number,
+    ("number", True): _number,
+    ("age", False): _age,
+    ("age", True): _age,
+    ("city", False): _city,
+    ("code", False): _code,
+    ("code", True): _code_zh,
+    ("items", False): _items,
+    ("items", True): _items_zh,
+}
+
+
+_ACCENTS = str.maketrans("aeoun", "áéöüñ")
+_EVERYTHING = ("course_engine.txt", "course_serving.txt", "capitals.txt", "cities.txt", "general.txt", "words.txt")
+
+
+@lru_cache(maxsize=1)
+def _han() -> tuple[str, ...]:
+    """Every Han character of the corpus's texts."""
+    return tuple(sorted({sign for name in _EVERYTHING for sign in read_text(name) if "\u4e00" <= sign <= "\u9fff"}))
+
+
+def _wild(rng: Random, *, chinese: bool) -> str:
+    """Any value at all, so that values are copied and not guessed from their kind."""
+    draw = rng.random()
+    if chinese:
+        if draw < 0.3:
+            return rng.choice(general(chinese=True))
+        # Characters that no text here holds are spelt in bytes, and bytes have to be copied, too.
+        known = [rng.choice(_han()) for _ in range(rng.randrange(1, 4))]
+        return "".join(known if draw < 0.8 else (chr(rng.randrange(0x4E00, 0x9FA6)) for _ in known))
+    if draw < 0.65:
+        made_up = made_up_word(rng)
+        return made_up if draw < 0.4 else made_up.translate(_ACCENTS if draw < 0.47 else {}).capitalize()
+    if draw < 0.85:
+        return rng.choice(general(chinese=False))
+    return rng.choice(word(rng.choice(("things", "animals", "people", "qualities", "food", "verbs"))))
+
+
+def _draw(rng: Random, fact: Fact) -> str:
+    wild = fact.kind not in ("age", "number", "items") and rng.random() < 0.3
+    if wild:
+        return _wild(rng, chinese=fact.chinese)
+    if fact.values:
+        return rng.choice(fact.values)
+    return rng.choice(word(rng.choice(fact.kinds))) if fact.kinds else _DRAWS[fact.kind, fact.chinese](rng)
+
+
+def _statement(rng: Random, chosen: list[tuple[Fact, str]]) -> str:
+    """One user message that states one or two facts."""
+    chinese = chosen[0][0].chinese
+    leads = frames("recall")["lead_zh" if chinese else "lead_en"]
+    lead = rng.choice(leads)[1:-1] if rng.random() < 0.4 else ""
+    join = rng.choice(("，", "。") if chinese else (" and ", ". ", ", ", ", and ", ". Also, "))
+    spun = [(spin(rng, rng.choice(fact.tell)), value) for fact, value in chosen]
+    templates = [
+        (rough(rng, blur(rng, text, strength=0.12) if rng.random() < 0.3 else text), value) for text, value in spun
+    ]
+    text = join.join(fill(template, v=value) for template, value in templates)
+    if rng.random() < 0.2:
+        lead = chatter(rng, chinese=chinese, longest=8) + rng.choice(("，", "。") if chinese else (", ", ". ", ": "))
+    if rng.random() < 0.15:
+        text += rng.choice(("，", "。") if chinese else (", ", ". ", " and ")) + chatter(
+            rng, chinese=chinese, longest=8
+        )
+    return lead + text + rng.choice(("。", "") if chinese else (".", ".", "", "!"))
+
+
+def _tell(rng: Random, chosen: list[tuple[Fact, str]]) -> Dialogue:
+    fact, value = chosen[0]
+    note = fill(fact.note, v=value)
+    return [say("user", _statement(rng, chosen)), say("assistant", note)]
+
+
+def _ask(rng: Random, fact: Fact, value: str) -> Dialogue:
+    if fact.cues and rng.random() < 0.3:
+        question = rough(rng, scatter(rng, [rng.choice(fact.cues)], chinese=fact.chinese))
+    else:
+        question = decorate(rng, spin(rng, rng.choice(fact.ask)), plain=0.6)
+    return [say("user", question), say("assistant", fill(fact.reply, v=value))]
+
+
+def recall(rng: Random, distractor: Callable[[Random], Dialogue]) -> Dialogue:
+    """Facts, distractor turns, possibly a change of mind, then questions about the facts."""
+    chinese = rng.random() < 0.45
+    pool = facts(chinese=chinese)
+    chosen = [(fact, _draw(rng, fact)) for fact in rng.sample(pool, rng.choice((1, 1, 2, 2, 3, 4)))]
+    dialogue: Dialogue = []
+    index = 0
+    while index < len(chosen):
+        step = 2 if rng.random() < 0.3 else 1
+        dialogue += _tell(rng, chosen[index : index + step])
+        index += step
+        for _ in range(rng.choice((0, 0, 1, 1, 2))):
+            dialogue += distractor(rng)
+    if rng.random() < 0.15:
+        changed = rng.randrange(len(chosen))
+        fact = chosen[changed][0]
+        chosen[changed] = (fact, _draw(rng, fact))
+        update = rng.choice(
+            ("我改主意了，", "更正一下，", "现在")
+            if chinese
+            else ("Actually, ", "Correction: ", "I changed my mind. Now ", "Sorry, I mean ")
+        )
+        note = "好的，我记住了。" if chinese else "OK, I will remember that."
+        dialogue += [say("user", update + _statement(rng, [chosen[changed]])), say("assistant", note)]
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        dialogue += distractor(rng)
+    for fact, value in rng.sample(chosen, rng.randrange(1, min(3, len(chosen)) + 1)):
+        dialogue += _ask(rng, fact, value)
+    if rng.random() < 0.06:
+        question = phrase(rng, "recall", "first", chinese=chinese)
+        dialogue += [say("user", question), say("assistant", dialogue[0]["content"])]
+    return dialogue
