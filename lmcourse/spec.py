@@ -31,7 +31,7 @@ class RotarySpec:
 class ModelSpec:
     """The shape of one decoder-only transformer. Counts are of elements, not bytes."""
 
-    family: str  # a row's name in models/families.py
+    family: str  # the layout's model_type in models/families.py: llama, internlm2
     hidden: int
     num_layers: int
     num_heads: int
