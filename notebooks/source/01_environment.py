@@ -104,9 +104,8 @@ print("every line is ok or says what to do")
 from lmcourse import model_path
 
 folder = model_path("tiny-chat")
-for file in sorted(folder.iterdir(), key=lambda file: -file.stat().st_size):
-    if file.suffix in {".json", ".safetensors"}:
-        print(f"{file.stat().st_size:>12,} bytes  {file.name}")
+for name in ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+    print(f"{(folder / name).stat().st_size:>12,} bytes  {name}")
 
 # %% [markdown] lang="en"
 # The weights are nearly everything. The rest is small but no less necessary:
