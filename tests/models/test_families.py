@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,35 +13,7 @@ from lmcourse.models import FAMILIES, find_family
 from lmcourse.models.decoder import meta_decoder
 from lmcourse.spec import RotarySpec
 
-INTERNLM2_CHAT_1_8B = {  # engine-facts §3: the published config, word for word
-    "architectures": ["InternLM2ForCausalLM"],
-    "auto_map": {
-        "AutoConfig": "configuration_internlm2.InternLM2Config",
-        "AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM",
-        "AutoModel": "modeling_internlm2.InternLM2ForCausalLM",
-    },
-    "bias": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "hidden_act": "silu",
-    "hidden_size": 2048,
-    "initializer_range": 0.02,
-    "intermediate_size": 8192,
-    "max_position_embeddings": 32768,
-    "model_type": "internlm2",
-    "num_attention_heads": 16,
-    "num_hidden_layers": 24,
-    "num_key_value_heads": 8,
-    "pad_token_id": 2,
-    "rms_norm_eps": 1e-05,
-    "rope_scaling": {"type": "dynamic", "factor": 2.0},
-    "rope_theta": 1000000,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "transformers_version": "4.37.1",
-    "use_cache": True,
-    "vocab_size": 92544,
-}
+INTERNLM2_CHAT_1_8B = json.loads((Path(__file__).parents[1] / "internlm2_chat_1_8b.json").read_text(encoding="utf-8"))
 
 
 def llama_config(**changes):
