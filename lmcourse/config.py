@@ -17,10 +17,12 @@ from typing import Any, Literal, TypeVar
 
 from lmcourse.errors import ConfigError
 
-__all__ = ["ChatTemplateConfig", "GenerationConfig", "Response", "TurbomindEngineConfig"]
+__all__ = ["ChatTemplateConfig", "GenerationConfig", "Response", "TurbomindEngineConfig", "generation_configs"]
 
 T = TypeVar("T")
 FinishReason = Literal["stop", "length", "abort"]
+
+_OLD_NAMES = {"request_output_len": "max_new_tokens"}  # keywords of LMDeploy 0.3.0's pipe(...)
 
 
 def _named_keywords(cls: type[T]) -> type[T]:
@@ -183,6 +185,31 @@ class GenerationConfig:
             return self.do_sample
         given = (self.temperature, self.top_p, self.top_k, self.min_p, self.random_seed)
         return any(value is not None for value in given)
+
+
+def generation_configs(given: object, settings: dict[str, Any], count: int) -> list[GenerationConfig]:
+    """One config per prompt, from a call's gen_config (one, or one each) or from its keywords."""
+    settings = {_OLD_NAMES.get(name, name): value for name, value in settings.items()}
+    if settings.pop("adapter_name", None) is not None:
+        raise ConfigError("adapters are not supported", expected="adapter_name=None", where="adapter_name")
+    if given is None:
+        return [GenerationConfig(**settings)] * count
+    if settings:
+        raise ConfigError(
+            "sampling settings are given twice",
+            expected="either gen_config or keywords",
+            got="gen_config and " + ", ".join(settings),
+            next_step="put the keywords into the gen_config",
+        )
+    configs: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given] * count
+    if len(configs) != count or not all(isinstance(config, GenerationConfig) for config in configs):
+        raise ConfigError(
+            "gen_config does not fit the prompts",
+            expected=f"a GenerationConfig, or a list of {count}",
+            got=f"a list of {len(configs)}" if isinstance(given, (list, tuple)) else type(given).__name__,
+            where="gen_config",
+        )
+    return configs
 
 
 @_named_keywords

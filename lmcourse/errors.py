@@ -9,6 +9,9 @@
     ├── StorageError           writing failed (a full disk, say); nothing half-written is left behind
     ├── MemoryBudgetError      weights or KV blocks do not fit the device budget
     ├── EngineClosedError      work given to an engine, pipeline or server that was closed
+    ├── ServerError            a server that cannot be reached, breaks off or fails (also a ConnectionError)
+    │   ├── KeyRefusedError    it wants a key, or another one
+    │   └── ServerBusyError    its queue is full; retry_after_seconds says when to come back
     └── MachineError           something of the machine or installation is missing; says the command that fixes it
 
 Each message has up to five parts: what happened, expected, got, where, next step. The parts stay attributes,
@@ -21,11 +24,14 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "EngineClosedError",
+    "KeyRefusedError",
     "LmcourseError",
     "MachineError",
     "MemoryBudgetError",
     "ModelNotFoundError",
     "PromptError",
+    "ServerBusyError",
+    "ServerError",
     "StorageError",
     "UnsupportedModelError",
 ]
@@ -78,6 +84,23 @@ class MemoryBudgetError(LmcourseError, MemoryError):
 
 class EngineClosedError(LmcourseError, RuntimeError):
     """The engine was closed; make a new one."""
+
+
+class ServerError(LmcourseError, ConnectionError):
+    """A server cannot be reached, broke off, or answered with an error of its own."""
+
+
+class KeyRefusedError(ServerError):
+    """The server wants a key, or another one."""
+
+
+class ServerBusyError(ServerError):
+    """The server's queue is full: nothing was computed; ask again after retry_after_seconds (None: it did not say)."""
+
+    def __init__(self, what: str, *, retry_after_seconds: float | None = None, where: object = None) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        wait = "in a moment" if retry_after_seconds is None else f"in {retry_after_seconds:g} s"
+        super().__init__(what, where=where, next_step=f"ask again {wait}")
 
 
 class MachineError(LmcourseError, RuntimeError):

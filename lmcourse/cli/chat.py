@@ -12,12 +12,7 @@ Lesson: 1 (first words from the model), 2 (chat with the engine)
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmcourse.cli.flags import (
@@ -31,15 +26,14 @@ from lmcourse.cli.flags import (
     generation_config,
     template_config,
 )
-from lmcourse.config import GenerationConfig, Response
-from lmcourse.errors import PromptError
+from lmcourse.cli.talk import converse, prepare_keyboard
+from lmcourse.config import GenerationConfig
 
 if TYPE_CHECKING:
-    from lmcourse.pipeline import AnswerStream, Pipeline, Session
+    from lmcourse.pipeline import Pipeline
 
 __all__ = ["add_parser", "run"]
 
-_PROMPT = "double enter to end input >>> "
 _EXAMPLES = """examples:
   lmcourse chat                                              the course's model
   lmcourse chat ~/internlm2-chat-1_8b --cache-max-entry-count 0.5
@@ -71,16 +65,12 @@ def run(args: argparse.Namespace) -> int:
     explain_lesson_flags(args)
     from lmcourse.pipeline import pipeline
 
-    if sys.stdin is None:  # closed by whoever started us, which is an input that has ended
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (it stays open as long as the process)
-    if sys.stdin.isatty():
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 (its import gives input() arrow keys and a history)
+    prepare_keyboard()
     if sys.stderr.isatty():
         print("loading ...", file=sys.stderr)
     with pipeline(args.model, backend_config=config, chat_template_config=template) as pipe:
         print(_describe(pipe, gen))
-        _converse(pipe, gen)
+        converse(pipe, gen)
     return 0
 
 
@@ -92,100 +82,3 @@ def _describe(pipe: Pipeline, gen: GenerationConfig) -> str:
         f"sessions of {stats.session_len} tokens, {stats.num_blocks} KV blocks\n"
         "`exit` leaves, `end` forgets the conversation\n"
     )
-
-
-def _converse(pipe: Pipeline, gen: GenerationConfig) -> None:
-    """One turn after the other, until the input ends or says so."""
-    session = pipe.session()
-    for text in _read_inputs():
-        if text == "exit":
-            return
-        if text == "end":
-            session.close()
-            session = pipe.session()
-            print("The conversation is forgotten.\n")
-            continue
-        try:
-            _answer(session, text, gen)
-        except PromptError as error:
-            advice = "\n  `end` forgets the conversation and makes room" if session.history else ""
-            print(f"{error}{advice}\n", file=sys.stderr)
-
-
-def _read_inputs() -> Iterator[str]:
-    """What is typed, up to an empty line each; the end of the input sends what is there and ends the conversation."""
-    interrupted = False
-    while True:
-        lines: list[str] = []
-        try:
-            for line in _typed_lines():
-                lines.append(line)
-                interrupted = False
-        except EOFError:
-            if lines:
-                yield "\n".join(lines).strip()
-            print()
-            return
-        except KeyboardInterrupt:
-            if interrupted:
-                raise
-            interrupted = not lines
-            print("\nCtrl-C again leaves" if interrupted else "\ndropped")
-            continue
-        if text := "\n".join(lines).strip():
-            yield text
-
-
-def _typed_lines() -> Iterator[str]:
-    """Lines up to an empty one; empty lines before the first are skipped."""
-    line = input(_PROMPT)
-    while not line:
-        line = input()
-    while line:
-        yield line
-        line = input()
-
-
-def _answer(session: Session, text: str, gen: GenerationConfig) -> None:
-    timer = _Timer(time.perf_counter())
-    with session.stream(text, gen) as stream:
-        try:
-            _show(stream, timer)
-        except KeyboardInterrupt:
-            stream.close()
-            print(" [stopped]", end="")
-    print(f"\n{timer.report(session.response)}\n", flush=True)
-
-
-def _show(stream: AnswerStream, timer: _Timer) -> None:
-    for piece in stream:
-        timer.note(piece.generate_token_len)
-        print(piece.text, end="", flush=True)
-
-
-@dataclass
-class _Timer:
-    """Times of one answer, in seconds of time.perf_counter."""
-
-    started: float
-    first: float | None = None
-    last: float | None = None
-    num_tokens: int = 0
-
-    def note(self, num_tokens: int) -> None:
-        """So many tokens have come by now."""
-        if num_tokens > self.num_tokens:
-            self.last = time.perf_counter()
-            self.first = self.first or self.last
-            self.num_tokens = num_tokens
-
-    def report(self, response: Response | None) -> str:
-        """One line; the rate leaves out the first token, whose time is that of the prompt."""
-        if self.first is None or self.last is None:
-            return "[no tokens]"
-        parts = [f"{self.num_tokens} tokens", f"the first after {self.first - self.started:.2f} s"]
-        if self.num_tokens > 1 and self.last > self.first:
-            parts.append(f"then {(self.num_tokens - 1) / (self.last - self.first):.1f} tokens/s")
-        if response is not None and response.finish_reason == "length":
-            parts.append("cut at the longest length (--max-new-tokens, --session-len)")
-        return f"[{', '.join(parts)}]"

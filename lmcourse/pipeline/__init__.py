@@ -1,13 +1,12 @@
 """The front door for Python: text in, Responses out.
 
-pipe        pipeline(), Pipeline
-session     Session: a conversation
+pipe        pipeline(), Pipeline; Session, a conversation, is text/session.py's
 stream      AnswerStream: answers piece by piece
 dispatcher  Dispatcher: one engine, many callers
 """
 
 from lmcourse.pipeline.pipe import Pipeline, pipeline
-from lmcourse.pipeline.session import Session
 from lmcourse.pipeline.stream import AnswerStream
+from lmcourse.text.session import Session
 
 __all__ = ["AnswerStream", "Pipeline", "Session", "pipeline"]

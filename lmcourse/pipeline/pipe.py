@@ -21,14 +21,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lmcourse.config import ChatTemplateConfig, GenerationConfig, Response, TurbomindEngineConfig
+from lmcourse.config import (
+    ChatTemplateConfig,
+    GenerationConfig,
+    Response,
+    TurbomindEngineConfig,
+    generation_configs,
+)
 from lmcourse.errors import ConfigError, PromptError
 from lmcourse.pipeline.dispatcher import Dispatcher
-from lmcourse.pipeline.session import Session
 from lmcourse.pipeline.stream import AnswerStream
 from lmcourse.text.chat_template import ChatTemplate, Message, find_template
 from lmcourse.text.hub import course_model, find_model
 from lmcourse.text.prompts import encode_prompt, split_batch
+from lmcourse.text.session import PieceStream, Session
 
 if TYPE_CHECKING:
     from lmcourse.engine import Engine, EngineStats
@@ -36,8 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "pipeline"]
 
 T = TypeVar("T")
-
-_OLD_NAMES = {"request_output_len": "max_new_tokens"}  # keywords of LMDeploy 0.3.0's pipe(...)
 
 
 def pipeline(
@@ -134,7 +138,7 @@ class Pipeline:
         """
         batch, _ = split_batch(prompts)
         wrap = bool(settings.pop("do_preprocess", True))
-        gens = _generation_configs(gen_config, settings, len(batch))
+        gens = generation_configs(gen_config, settings, len(batch))
         prompt_ids = []
         for i, prompt in enumerate(batch):
             with _located(f"prompt {i}" if len(batch) > 1 else None):
@@ -153,7 +157,7 @@ class Pipeline:
         session = self.session() if session is None else session
         if not session.belongs_to(self):
             raise ConfigError("the session belongs to another pipeline", got=repr(session), where="session")
-        (gen,) = _generation_configs(gen_config, settings, 1)
+        (gen,) = generation_configs(gen_config, settings, 1)
         with session.stream(prompt, gen) as stream:
             for _ in stream:
                 pass
@@ -170,7 +174,7 @@ class Pipeline:
         gen: GenerationConfig,
         *,
         session: Session,
-        on_end: Callable[[AnswerStream], None],
+        on_end: Callable[[PieceStream], None],
     ) -> AnswerStream:
         """The next answer of a conversation; PromptError with the numbers if the session is full."""
         with _located(f"session {session.session_id}, turn {len(session.history) + 1}"):
@@ -229,31 +233,6 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"Pipeline({self.template.name}, {self.engine!r})"
-
-
-def _generation_configs(given: object, settings: dict[str, Any], count: int) -> list[GenerationConfig]:
-    """One config per prompt, from gen_config or from keywords."""
-    settings = {_OLD_NAMES.get(name, name): value for name, value in settings.items()}
-    if settings.pop("adapter_name", None) is not None:
-        raise ConfigError("adapters are not supported", expected="adapter_name=None", where="adapter_name")
-    if given is None:
-        return [GenerationConfig(**settings)] * count
-    if settings:
-        raise ConfigError(
-            "sampling settings are given twice",
-            expected="either gen_config or keywords",
-            got="gen_config and " + ", ".join(settings),
-            next_step="put the keywords into the gen_config",
-        )
-    configs: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given] * count
-    if len(configs) != count or not all(isinstance(config, GenerationConfig) for config in configs):
-        raise ConfigError(
-            "gen_config does not fit the prompts",
-            expected=f"a GenerationConfig, or a list of {count}",
-            got=f"a list of {len(configs)}" if isinstance(given, (list, tuple)) else type(given).__name__,
-            where="gen_config",
-        )
-    return configs
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmcourse.config import Response
 from lmcourse.pipeline.dispatcher import Dispatcher
+from lmcourse.text.session import PieceStream
 
 if TYPE_CHECKING:
     from lmcourse.engine import StepOutput
@@ -26,7 +27,7 @@ class AnswerStream:
     Closing it (or leaving its `with` block, or dropping it) ends the requests that are still running.
     """
 
-    def __init__(self, dispatcher: Dispatcher, on_end: Callable[[AnswerStream], None] | None = None) -> None:
+    def __init__(self, dispatcher: Dispatcher, on_end: Callable[[PieceStream], None] | None = None) -> None:
         self._dispatcher, self._on_end = dispatcher, on_end
         self.box: deque[StepOutput] = deque()  # filled by the dispatcher
         self._totals: dict[int, _Total] = {}

@@ -7,78 +7,7 @@ import sys
 import pytest
 
 from lmcourse.__main__ import main
-from lmcourse.cli import chat, flags
-
-
-@pytest.fixture
-def type_in(monkeypatch):
-    """Have input() give these lines; an exception in place of a line is raised; then the input ends."""
-
-    def install(*lines):
-        waiting = iter(lines)
-        prompts = []
-
-        def fake_input(prompt=""):
-            if prompt:
-                prompts.append(prompt)
-            line = next(waiting, EOFError())
-            if isinstance(line, BaseException):
-                raise line
-            return line
-
-        monkeypatch.setattr("builtins.input", fake_input)
-        return prompts
-
-    return install
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """Run the loop with a model that only notes what it is asked: the texts, by session."""
-    seen = []
-
-    def answer(session, text, gen):
-        if text == "too long":
-            from lmcourse.errors import PromptError
-
-            raise PromptError("the prompt is too long")
-        seen.append((session.number, text))
-
-    class Pipe:
-        count = 0
-
-        def session(self):
-            Pipe.count += 1
-            return type("Session", (), {"number": Pipe.count, "history": [1], "close": lambda self: None})()
-
-    monkeypatch.setattr(chat, "_answer", answer)
-    return lambda: (chat._converse(Pipe(), None), seen)[1]
-
-
-def test_an_empty_line_sends_and_words_lead_out(type_in, asked):
-    prompts = type_in("", "two", "lines", "", "  spaced  ", "", "end", "", "again", "", "exit", "", "never", "")
-    assert asked() == [(1, "two\nlines"), (1, "spaced"), (2, "again")]
-    assert prompts == ["double enter to end input >>> "] * 5
-
-
-def test_the_end_of_the_input_sends_what_is_there(type_in, asked):
-    type_in("one", "", "two")
-    assert asked() == [(1, "one"), (1, "two")]
-
-
-def test_ctrl_c_at_the_prompt_drops_the_text_and_twice_leaves(type_in, asked, capsys):
-    type_in("half a", KeyboardInterrupt(), "whole", "", KeyboardInterrupt(), KeyboardInterrupt(), "never", "")
-    with pytest.raises(KeyboardInterrupt):
-        asked()
-    assert "dropped" in capsys.readouterr().out
-    type_in(KeyboardInterrupt(), "kept", "", KeyboardInterrupt(), "going", "")
-    assert [text for _, text in asked()] == ["whole", "kept", "going"]
-
-
-def test_a_prompt_that_fails_does_not_end_the_conversation(type_in, asked, capsys):
-    type_in("too long", "", "short", "")
-    assert asked() == [(1, "short")]
-    assert "`end` forgets" in capsys.readouterr().err
+from lmcourse.cli import flags
 
 
 def test_answers_stream_and_end_with_their_times(type_in, capsys):
@@ -91,16 +20,6 @@ def test_answers_stream_and_end_with_their_times(type_in, capsys):
     for report in reports:
         assert "token" in report
         assert "the first after 0." in report or "the first after" in report
-
-
-def test_answer_longer_than_allowed_says_so(type_in, capsys):
-    from lmcourse.cli.chat import _Timer
-    from lmcourse.config import Response
-
-    timer = _Timer(started=1.0, first=1.25, last=2.25, num_tokens=11)
-    response = Response("", 11, 4, 0, finish_reason="length")
-    assert timer.report(response).startswith("[11 tokens, the first after 0.25 s, then 10.0 tokens/s, cut at")
-    assert _Timer(started=1.0).report(None) == "[no tokens]"
 
 
 def test_ctrl_c_stops_the_answer_only(type_in, capsys, monkeypatch):

@@ -1,26 +1,43 @@
-"""Session: a conversation with a pipeline, which is a list of messages that grows.
+"""Session: a conversation, which is a list of messages that grows.
 
-The engine keeps nothing between turns: each prompt is the whole conversation so far, written down by the chat template.
+Nobody keeps anything between turns: each prompt is the whole conversation so far. So the same class serves a pipeline
+in this process and a client of a server: whoever can answer a list of messages with a stream of pieces.
 
-Lesson: 2 (chat with the engine)
+Lesson: 2 (chat with the engine), 5 (the command-line client)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
 from lmcourse.config import GenerationConfig, Response
 from lmcourse.errors import ConfigError, EngineClosedError
-from lmcourse.pipeline.stream import AnswerStream
 from lmcourse.text.template import Message, check_messages
 
-__all__ = ["Session"]
+__all__ = ["Answerer", "PieceStream", "Session"]
 
 
-class _Answerer(Protocol):
-    """What a session needs of its pipeline: start one answer to a conversation."""
+class PieceStream(Protocol):
+    """Answers as they come: an iterator of Response pieces; `responses` is what has come so far."""
+
+    @property
+    def responses(self) -> list[Any]: ...
+
+    def __iter__(self) -> Iterator[Response]: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> PieceStream: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Answerer(Protocol):
+    """What a session needs of a pipeline or client: start one answer to a conversation."""
 
     def answer(
         self,
@@ -28,8 +45,8 @@ class _Answerer(Protocol):
         gen: GenerationConfig,
         *,
         session: Session,
-        on_end: Callable[[AnswerStream], None],
-    ) -> AnswerStream: ...
+        on_end: Callable[[PieceStream], None],
+    ) -> PieceStream: ...
 
 
 class Session:
@@ -38,18 +55,18 @@ class Session:
     Prompts that fail leave it as it was. An answer that is cut short is remembered as far as it came.
     """
 
-    def __init__(self, pipeline: _Answerer, session_id: int) -> None:
+    def __init__(self, answerer: Answerer, session_id: int) -> None:
         self.session_id = session_id
         self.history: list[tuple[Any, str]] = []
         self.messages: list[Message] = []
         self.response: Response | None = None
-        self._pipeline: _Answerer | None = pipeline
-        self._stream: AnswerStream | None = None
+        self._answerer: Answerer | None = answerer
+        self._stream: PieceStream | None = None
 
-    def stream(self, prompt: str | list[Message], gen: GenerationConfig | None = None) -> AnswerStream:
+    def stream(self, prompt: str | list[Message], gen: GenerationConfig | None = None) -> PieceStream:
         """The answer piece by piece. An earlier answer that is still running is cut short."""
         gen = gen or GenerationConfig()
-        if self._pipeline is None:
+        if self._answerer is None:
             raise EngineClosedError("the session is closed", next_step="start another: pipe.chat(prompt)")
         if gen.n != 1:
             raise ConfigError("a conversation goes on with one answer", expected="n=1", got=gen.n, where="n")
@@ -57,7 +74,7 @@ class Session:
             self._stream.close()
         new = check_messages(prompt)
 
-        def remember(stream: AnswerStream) -> None:
+        def remember(stream: PieceStream) -> None:
             self._stream = None
             self.response = stream.responses[0]
             text = self.response.text
@@ -65,18 +82,18 @@ class Session:
                 self.messages += [*new, {"role": "assistant", "content": text}]
                 self.history.append((prompt, text))
 
-        self._stream = self._pipeline.answer([*self.messages, *new], gen, session=self, on_end=remember)
+        self._stream = self._answerer.answer([*self.messages, *new], gen, session=self, on_end=remember)
         return self._stream
 
-    def belongs_to(self, pipeline: object) -> bool:
-        """Whether this session is one of a pipeline's."""
-        return self._pipeline is None or self._pipeline is pipeline
+    def belongs_to(self, answerer: object) -> bool:
+        """Whether this session is one of a pipeline's or client's."""
+        return self._answerer is None or self._answerer is answerer
 
     def close(self) -> None:
         """Forget the conversation; the session cannot be used any more."""
         if self._stream is not None:
             self._stream.close()
-        self._pipeline = None
+        self._answerer = None
         self.history, self.messages = [], []
 
     def __enter__(self) -> Session:
