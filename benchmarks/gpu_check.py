@@ -1,122 +1,140 @@
-"""One command for a CUDA machine, in under three minutes: does everything of Part 1 hold there, and how fast is it?
+"""One command for a CUDA machine, in about four minutes: does the engine hold there, and how fast is it?
 
-    python benchmarks/gpu_check.py                      results in ./gpu_check/
+    python benchmarks/gpu_check.py                      results in ./build/
     OUT=/somewhere python benchmarks/gpu_check.py       results there
-    python benchmarks/gpu_check.py --device cpu         the same script where there is no GPU (smaller, for a dry run)
+    python benchmarks/gpu_check.py --device cpu         the same script where there is no GPU (a dry run: tests skip)
 
-Runs from a checkout, without installing it: the tests that are marked `gpu`, parity with transformers in each dtype,
-`lmcourse chat tiny-chat` fed through a pipe, and the throughput comparison. Writes gpu_check.json and prints a table.
-Exit status 1 if anything failed.
+Runs from a checkout, without installing it. What asks only whether something is right runs side by side: the tests
+marked `gpu`, parity with transformers in each dtype, `lmcourse chat tiny-chat` fed through a pipe, the kernels under
+compute-sanitizer. What asks how fast runs alone after that. A step that takes longer than its limit is ended and said
+to have failed, with what it had printed. Writes gpu_check.json after every step; exit status 1 if anything failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+LIMIT_SECONDS = 200  # of all steps that run side by side, and of each that runs alone
+PYTEST = ("-m", "pytest", "-q", "-s", "-m", "gpu", "-p", "no:cacheprovider", "-W", "default", "-rfE", "--tb=short")
+PARITY = (*PYTEST, "tests/lesson/test_parity_gpu.py", "-k")
+TOLD = re.compile(r"^\.?(b?float\d+ .* tokens equal .*|FAILED .*|ERROR .*|E  .*|=+ ERROR SUMMARY.*|.*times sooner.*)$")
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Step:
+    """A command of this checkout; `good` must be in what it prints."""
+
+    words: tuple[str, ...]
+    good: str
+    stdin: str = ""
+
+
+def steps(device: str) -> tuple[dict[str, Step], dict[str, Step]]:
+    """What may run side by side, and what runs alone."""
+    passed = " passed" if device == "cuda" else " skipped"
+    python = sys.executable
+    together = {
+        "kernels": Step((python, *PYTEST, "tests/kernels"), passed),
+        "engine": Step((python, *PYTEST, *files_marked_gpu("engine", "models", "baseline")), passed),
+        "parity float32": Step((python, *PARITY, "float32"), passed),
+        "parity float16": Step((python, *PARITY, "float16 and not bfloat16"), passed),
+        "parity bfloat16": Step((python, *PARITY, "bfloat16"), passed),
+        "chat": Step((python, "-m", "lmcourse", "chat", "tiny-chat"), "tokens/s]", "hello\n\n给我讲个笑话\n\nexit\n\n"),
+    }
+    if shutil.which("compute-sanitizer"):
+        together["memory"] = Step((python, "benchmarks/memory_check.py"), "ERROR SUMMARY: 0 errors")
+    size = "--output-lens 16 80" if device == "cuda" else "--num-requests 4 --output-lens 4 20"
+    words = f"-m lmcourse bench throughput tiny-chat --repeats 1 {size}".split()
+    return together, {"throughput": Step((python, *words), "times sooner")}
+
+
+def files_marked_gpu(*folders: str) -> list[str]:
+    found = (path for folder in folders for path in (ROOT / "tests" / folder).glob("test_*.py"))
+    return [str(path) for path in found if "mark.gpu" in path.read_text("utf-8")]
+
+
+class Running:
+    """A step on its way, its output in a file so that a step which is ended leaves what it had said."""
+
+    def __init__(self, name: str, step: Step, folder: Path) -> None:
+        self.name, self.step, self.started = name, step, time.perf_counter()
+        self.output, given = folder / f"{name}.log", folder / f"{name}.in"
+        given.write_text(step.stdin, "utf-8")
+        paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+        with given.open() as stdin, self.output.open("w") as stdout:
+            self.process = subprocess.Popen(
+                step.words, cwd=ROOT, env=variables, stdin=stdin, stdout=stdout, stderr=subprocess.STDOUT
+            )
+
+    def ended(self, deadline: float) -> bool:
+        if self.process.poll() is None and time.perf_counter() > deadline:
+            self.process.kill()
+            self.process.wait()
+        return self.process.poll() is not None
+
+    def result(self) -> dict[str, Any]:
+        text = self.output.read_text("utf-8", errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        told = [match[1] for match in map(TOLD.match, lines) if match]
+        ok = self.process.returncode == 0 and self.step.good in text
+        summary = list(dict.fromkeys([*told[:24], *lines[-1 if ok else -6 :]]))
+        seconds = round(time.perf_counter() - self.started, 1)
+        return {
+            "ok": ok,
+            "seconds": seconds,
+            "status": self.process.returncode,
+            "summary": summary,
+            "output": text[-9000:],
+        }
+
+
+def run(rows: dict[str, Step], note: Any) -> None:
+    """Start all rows, and note each result as it comes."""
+    deadline = time.perf_counter() + LIMIT_SECONDS
+    with tempfile.TemporaryDirectory() as folder:
+        running = [Running(name, step, Path(folder)) for name, step in rows.items()]
+        while running:
+            for one in [one for one in running if one.ended(deadline)]:
+                running.remove(one)
+                note(one.name, one.result())
+            time.sleep(0.1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    args = parser.parse_args()
-    os.environ.setdefault("LMCOURSE_DEVICE_MEMORY_GIB", "8" if args.device == "cuda" else "1")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="(default: cuda)")
+    device = parser.parse_args(arguments).device
+    os.environ.setdefault("LMCOURSE_DEVICE_MEMORY_GIB", "8" if device == "cuda" else "1")
     from lmcourse.bench import describe_machine, write_json
 
-    out = Path(os.environ.get("OUT", "gpu_check"))
-    steps = {"tests": check_tests, "parity": check_parity, "chat": check_chat, "throughput": check_throughput}
-    results: dict[str, Any] = {}
-    for name, step in steps.items():
-        started = time.perf_counter()
-        try:
-            results[name] = step(args.device)
-        except Exception as error:  # the other steps still have something to say
-            results[name] = {"ok": False, "summary": f"{type(error).__name__}: {error}"}
-        results[name]["seconds"] = round(time.perf_counter() - started, 1)
-    machine = describe_machine()
-    write_json(out / "gpu_check.json", {"machine": machine, **results})
-    lines = [f"{machine['gpu'] or machine['cpu']}, torch {machine['torch']}, transformers {machine['transformers']}"]
-    for name, result in results.items():
-        summary = result["summary"].replace("\n", f"\n{'':28}")
-        lines.append(f"{'ok' if result['ok'] else 'FAILED':8}{name:12}{result['seconds']:6.1f} s  {summary}")
-    sys.stdout.write("\n".join(["", *lines, ""]))
+    machine, results = describe_machine(), {}
+    out = Path(os.environ.get("OUT", "build")) / "gpu_check.json"
+
+    def note(name: str, result: dict[str, Any]) -> None:
+        results[name] = result
+        write_json(out, {"machine": machine, **results})
+        told = "".join(f"\n{'':14}{line[:180]}" for line in result["summary"])
+        sys.stdout.write(f"{'ok' if result['ok'] else 'FAILED':8}{name:18}{result['seconds']:6.1f} s{told}\n")
+        sys.stdout.flush()
+
+    for rows in steps(device):
+        run(rows, note)
+    sys.stdout.write(f"{machine['gpu'] or machine['cpu']}, torch {machine['torch']}: {out.name} written\n")
     return 0 if all(result["ok"] for result in results.values()) else 1
-
-
-def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1"}
-    command = [sys.executable, *words]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, input=stdin, capture_output=True, text=True, timeout=150, check=False
-    )
-
-
-def check_tests(device: str) -> dict[str, Any]:
-    """The tests that are marked gpu; files that need a package which is not here are listed, not passed over."""
-    files = [str(path) for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
-    done = run("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--continue-on-collection-errors", *files)
-    last = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR", "E  "))]
-    wanted = "passed" if device == "cuda" else "skipped"
-    ok = wanted in last and "failed" not in last
-    return {"ok": ok, "summary": "\n".join([last, *lines[:12]]), "output": (done.stdout + done.stderr)[-8000:]}
-
-
-def check_parity(device: str) -> dict[str, Any]:
-    """Fifty answers of 256 tokens in each dtype against transformers in float64."""
-    import dataclasses
-
-    from lmcourse.baseline import AutoModelForCausalLM
-    from lmcourse.bench import TOLERANCES, answer_prompts, compare_with_transformers, parity_prompt_ids
-    from lmcourse.bundled import model_path
-    from lmcourse.config import TurbomindEngineConfig
-    from lmcourse.engine import Engine
-
-    folder = model_path("tiny-chat")
-    prompts, num_tokens = (
-        (parity_prompt_ids(folder), 256) if device == "cuda" else (parity_prompt_ids(folder)[::10], 16)
-    )
-    model = AutoModelForCausalLM.from_pretrained(folder).to(device).double()
-    rows, lines, ok = {}, [], True
-    for dtype, tolerance in TOLERANCES.items():
-        config = TurbomindEngineConfig(dtype=dtype, max_batch_size=32)
-        with Engine.from_folder(folder, config, device=device) as engine:
-            parity = compare_with_transformers(model, answer_prompts(engine, prompts, num_tokens))
-        good = max(parity.largest_difference, parity.largest_loss) < tolerance
-        ok = ok and good
-        rows[dtype] = {**dataclasses.asdict(parity), "tolerance": tolerance}
-        lines.append(
-            f"{dtype:9} {parity.num_equal}/{parity.num_tokens} tokens equal, log-probabilities within "
-            f"{parity.largest_difference:.1e} (allowed {tolerance:.0e}), losing tokens by {parity.largest_loss:.1e}"
-        )
-    return {"ok": ok, "summary": "\n".join(lines), "rows": rows}
-
-
-def check_chat(device: str) -> dict[str, Any]:
-    done = run("-m", "lmcourse", "chat", "tiny-chat", stdin="hello\n\n给我讲个笑话\n\nexit\n\n")
-    ok = done.returncode == 0 and "Traceback" not in done.stderr
-    return {"ok": ok, "summary": (done.stdout if ok else done.stderr)[-600:].strip(), "output": done.stdout}
-
-
-def check_throughput(device: str) -> dict[str, Any]:
-    """The 32 mixed requests of Part 1 with shorter answers: transformers decodes them one token at a time."""
-    from lmcourse.bench import compare_throughput, mixed_requests
-    from lmcourse.bundled import model_path
-    from lmcourse.models import load_spec
-
-    folder = model_path("tiny-chat")
-    count, output_lens = (32, (16, 80)) if device == "cuda" else (4, (4, 20))
-    requests = mixed_requests(count, vocab=load_spec(folder).vocab, output_lens=output_lens)
-    result = compare_throughput(folder, requests, dtype="auto", repeats=1)
-    return {"ok": True, "summary": str(result), "result": result.to_json()}
 
 
 if __name__ == "__main__":

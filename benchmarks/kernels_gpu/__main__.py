@@ -18,22 +18,25 @@ import time
 from pathlib import Path
 
 import torch
-from checks import check
+from checks import check, check_small
 from sweeps import sweep_attention, sweep_rows, sweep_tiles
 from timing import time_kernels, time_steps
 from tools import LINES, RESULTS, WARM, guarded, measure_copy
 
 SECTIONS = {
     "check16": (check, torch.float16), "checkb16": (check, torch.bfloat16), "check32": (check, torch.float32),
+    "check-small": (check_small,),
     "steps": (time_steps, "1.8B"), "kernels": (time_kernels,), "steps-7b": (time_steps, "7B"),
     "sweep-attention": (sweep_attention,), "sweep-rows": (sweep_rows,),
     "sweep-8": (sweep_tiles, 8), "sweep-64": (sweep_tiles, 64),
 }  # fmt: skip
 
 
-def main() -> None:
+def main() -> int:
+    """Exit status 1 if anything was wrong or failed."""
     torch.manual_seed(int(time.time()))
-    guarded(measure_copy)
+    if sys.argv[1:] != ["check-small"]:
+        guarded(measure_copy)
     for name in sys.argv[1:] or SECTIONS:
         guarded(*SECTIONS[name])
         torch.cuda.empty_cache()
@@ -42,7 +45,8 @@ def main() -> None:
             text = json.dumps(RESULTS, indent=1, ensure_ascii=False)
             Path(os.environ.get("OUT", "."), "kernels_gpu.json").write_text(text, encoding="utf-8")
     sys.stdout.write("\n".join(["", *LINES, ""]))
+    return 1 if RESULTS.get("failures") else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

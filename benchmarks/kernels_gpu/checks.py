@@ -25,6 +25,19 @@ BATCHES = (([1], 1), ([1000], 1), ([5, 64, 65, 700], 1), ([300] * 70, 1), ([40, 
 _empty, _empty_like = torch.empty, torch.empty_like
 
 
+def check_small():
+    """Awkward shapes only, every dtype: for a memory checker, under which kernels run many times slower."""
+    with torch.inference_mode():
+        for dtype in LIMITS:
+            for tokens in (1, 3, 17, 70):
+                check_matrices(SHAPES["odd"], tokens, dtype)
+            for contexts, new in (([1], 1), ([5, 64, 65], 1), ([40, 70], 37), ([130], 130)):
+                check_attention((6, 2, 64), contexts, new, dtype)
+        logits = torch.randn(3, 1001, device="cuda")
+        note("argmax", KERNELS["sampling"].argmax(logits), logits.argmax(1), 1e-30)
+    say(f"check-small: worst relative error {max(RESULTS['errors'].values()):.1e}")
+
+
 def check(dtype):
     with (
         mock.patch("torch.empty", poisoned(_empty)),
@@ -57,6 +70,7 @@ def note(name, got, want, limit):
     worst[name] = max(worst.get(name, 0.0), math.inf if math.isnan(error) else error)
     if not error < limit:
         say(f"WRONG {name}: relative error {error:.2e}, limit {limit:.0e}")
+        RESULTS.setdefault("failures", {})[name] = f"relative error {error:.2e}, limit {limit:.0e}"
 
 
 def check_matrices(shape, tokens, dtype):

@@ -48,6 +48,15 @@ def test_answers_on_the_gpu_equal_transformers_within_rounding(folder, prompts, 
     assert parity.largest_loss < TOLERANCES[dtype]
 
 
+def test_answers_on_the_gpu_in_float32_are_those_of_the_cpu(folder, prompts):
+    config = TurbomindEngineConfig(dtype="float32", max_batch_size=32)
+    said = {}
+    for device in ("cpu", "cuda"):
+        with Engine.from_folder(folder, config, device=device) as engine:
+            said[device] = [answer.token_ids for answer in answer_prompts(engine, prompts[::3], 64)]
+    assert said["cuda"] == said["cpu"]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_answers_on_the_gpu_are_as_close_as_transformers_in_the_same_dtype(folder, prompts, cuda_model, dtype):
     config = TurbomindEngineConfig(dtype=dtype, max_batch_size=32)
