@@ -3,6 +3,7 @@
 name                    file
 Request, RequestState   request.py     one sequence's life
 BlockManager            blocks.py      which KV blocks are free
+PrefixCache             prefix_cache.py which blocks hold what a request begins with
 Scheduler, Plan, Chunk  scheduler.py   which tokens the next step computes
 Batch, make_batch       batch.py       the plan as tensors
 KVCache                 kv_cache.py    the memory behind the blocks
@@ -23,6 +24,7 @@ from lmcourse.engine.engine import Engine
 from lmcourse.engine.events import Event, EventLog
 from lmcourse.engine.intake import Entry, Intake
 from lmcourse.engine.kv_cache import KVCache
+from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
 from lmcourse.engine.request import Request, RequestState
 from lmcourse.engine.runner import ModelRunner
 from lmcourse.engine.sampler import Sampled, sample
@@ -44,7 +46,9 @@ __all__ = [
     "Intake",
     "KVCache",
     "ModelRunner",
+    "NoPrefixCache",
     "Plan",
+    "PrefixCache",
     "Request",
     "RequestState",
     "Sampled",

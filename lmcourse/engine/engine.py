@@ -30,6 +30,7 @@ from lmcourse.engine.blocks import BlockManager
 from lmcourse.engine.events import Event, Reporter
 from lmcourse.engine.intake import Entry, Intake
 from lmcourse.engine.kv_cache import KVCache, count_affordable_blocks, count_block_bytes, measure_free_bytes
+from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
 from lmcourse.engine.request import Request
 from lmcourse.engine.runner import ModelRunner, count_weight_bytes
 from lmcourse.engine.sampler import Sampled, sample
@@ -76,7 +77,10 @@ class Engine:
         self.session_len = choose_session_len(config.session_len, spec, cache_tokens=cache_tokens)
         self._runner: ModelRunner | None = ModelRunner(decoder, KVCache(spec, blocks, decoder.dtype, decoder.device))
         self._scheduler = Scheduler(
-            blocks, max_running=config.max_batch_size, max_tokens_per_step=config.max_prefill_token_num
+            blocks,
+            max_running=config.max_batch_size,
+            max_tokens_per_step=config.max_prefill_token_num,
+            prefixes=PrefixCache(blocks) if config.enable_prefix_caching else NoPrefixCache(),
         )
         self._intake = Intake(spec, tokenizer, self.session_len)
         self._entries: dict[int, Entry] = {}  # every request whose end was not handed out yet
@@ -182,6 +186,7 @@ class Engine:
                 self._scheduler.record_computed(chunk, token.token_id)
             else:
                 self._reporter.finished(answer)
+                self._scheduler.record_computed(chunk)
                 self._remove(chunk.request)
         self._num_computed += plan.num_tokens
         self._num_sampled += len(sampled)
@@ -230,6 +235,8 @@ class Engine:
             num_computed_tokens=self._num_computed,
             num_sampled_tokens=self._num_sampled,
             num_preemptions=self._num_preemptions,
+            num_admitted_tokens=self._scheduler.num_admitted_tokens,
+            num_hit_tokens=self._scheduler.num_hit_tokens,
         )
 
     def check(self) -> None:

@@ -2,7 +2,8 @@
 
 The idea: the engine tells, others draw. A listener is given to the Engine; without one no record is even built.
 
-    RequestAdded     ─→ TokensScheduled, BlocksAllocated  (every step)  ─→ RequestFinished, BlocksReleased
+    RequestAdded     ─→ BlocksShared                      (on admission, if the prefix cache has its beginning)
+                        TokensScheduled, BlocksAllocated  (every step)  ─→ RequestFinished, BlocksReleased
                         RequestPreempted, BlocksReleased  (when blocks run out: waits again)
     one step         ─→ StepFinished (sums and times), or StepInterrupted (an error or Ctrl-C: all are computed again)
 
@@ -25,6 +26,7 @@ from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
 __all__ = [
     "BlocksAllocated",
     "BlocksReleased",
+    "BlocksShared",
     "Event",
     "EventLog",
     "Reporter",
@@ -74,8 +76,17 @@ class BlocksAllocated(Event):
 
 
 @dataclass(frozen=True)
+class BlocksShared(Event):
+    """Blocks found in the prefix cache: the request's block table begins with them, `num_tokens` need no computing."""
+
+    request_id: int
+    blocks: tuple[int, ...]
+    num_tokens: int
+
+
+@dataclass(frozen=True)
 class BlocksReleased(Event):
-    """The request's whole block table."""
+    """The request's whole block table; blocks that others share stay in use, others may stay findable."""
 
     request_id: int
     blocks: tuple[int, ...]
@@ -110,6 +121,8 @@ class StepFinished(Event):
     schedule_seconds: float
     model_seconds: float
     sample_seconds: float
+    num_cached_blocks: int = 0  # without a user, findable in the prefix cache
+    num_hit_tokens: int = 0  # found in the prefix cache by the requests that this step admitted
 
 
 @dataclass(frozen=True)
@@ -174,6 +187,8 @@ class Reporter:
         for request in plan.preempted:
             self._listener(RequestPreempted(*self._stamp(), request.request_id, request.num_computed))
             self.released(request)
+        for hit in plan.hits:
+            self._listener(BlocksShared(*self._stamp(), hit.request.request_id, hit.blocks, hit.num_tokens))
         for chunk in plan.chunks:
             kind = "decode" if _decodes(chunk) else "prefill"
             request_id = chunk.request.request_id
@@ -213,6 +228,8 @@ class Reporter:
             schedule_seconds=schedule,
             model_seconds=model,
             sample_seconds=sample,
+            num_cached_blocks=scheduler.blocks.num_cached,
+            num_hit_tokens=sum(hit.num_tokens for hit in plan.hits),
         )
         self._listener(event)
 

@@ -54,8 +54,14 @@ class Intake:
         if len({*sampling.banned_ids, *sampling.early_ids}) >= self._spec.vocab:
             raise ConfigError("bad_words leave no token to generate", expected="fewer bad_words", where="bad_words")
         stream = TextStream(self._tokenizer, gen.skip_special_tokens) if self._tokenizer else None
-        request = Request(request_id, prompt, len(prompt) + stops.max_new_tokens)
+        request = Request(request_id, prompt, len(prompt) + stops.max_new_tokens, self._identify(prompt))
         return Entry(request, sampling, Answer(request_id, stops, stream))
+
+    def _identify(self, prompt: Sequence[int]) -> dict[int, bytes]:
+        """Dynamic rotary scaling turns keys by the length of the whole prompt: equal tokens are not equal keys."""
+        if self._spec.rotary.scaling != "dynamic":
+            return {}
+        return {0: b"rotary %d" % max(len(prompt), self._spec.rotary.trained_context)}
 
     def _check_prompt(self, prompt_ids: Sequence[int]) -> list[int]:
         try:

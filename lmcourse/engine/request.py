@@ -16,8 +16,10 @@ Lesson: 3 (continuous batching)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from hashlib import blake2b
 
 __all__ = ["Request", "RequestState"]
 
@@ -33,8 +35,18 @@ class RequestState(Enum):
 class Request:
     """The ids, the block table and the progress of one sequence."""
 
-    def __init__(self, request_id: int, prompt_ids: Iterable[int], max_tokens: int) -> None:
-        """`max_tokens` counts prompt and output; the last token is never computed and takes no room in the cache."""
+    def __init__(
+        self,
+        request_id: int,
+        prompt_ids: Iterable[int],
+        max_tokens: int,
+        identity: Mapping[int, bytes] | None = None,
+    ) -> None:
+        """`max_tokens` counts prompt and output; the last token is never computed and takes no room in the cache.
+
+        identity: what keys and values depend on besides token ids, at the position where it begins: the hash of an
+        image whose placeholder tokens stand there, a rotary scaling at position 0.
+        """
         self.request_id = request_id
         self.token_ids = list(prompt_ids)
         self.prompt_len = len(self.token_ids)
@@ -43,6 +55,8 @@ class Request:
         self.num_computed = 0
         self.blocks: list[int] = []
         self.state = RequestState.WAITING
+        self._identity = dict(identity or {})
+        self._block_keys: list[bytes] = []
 
     @property
     def num_tokens(self) -> int:
@@ -63,6 +77,19 @@ class Request:
     def output_ids(self) -> list[int]:
         """A copy of the sampled tokens."""
         return self.token_ids[self.prompt_len :]
+
+    def block_keys(self, tokens_per_block: int) -> Sequence[bytes]:
+        """A key for each block that the known tokens fill: equal keys mean equal contents, from position 0 on."""
+        for start in range(len(self._block_keys) * tokens_per_block, self.num_tokens, tokens_per_block):
+            stop = start + tokens_per_block
+            if stop > self.num_tokens:
+                break
+            parent = self._block_keys[-1] if self._block_keys else b""
+            chain = blake2b(parent + array("q", self.token_ids[start:stop]).tobytes(), digest_size=16)
+            for position in sorted(place for place in self._identity if start <= place < stop):
+                chain.update(position.to_bytes(8, "little") + blake2b(self._identity[position]).digest())
+            self._block_keys.append(chain.digest())
+        return self._block_keys
 
     def append(self, token_id: int) -> None:
         """Take over a sampled token."""

@@ -5,9 +5,10 @@ up with its num_tokens. A long prompt takes several steps (chunked prefill) whil
 
     budget 8 │ A decodes: 1 │ B decodes: 1 │ C the last 4 of its 9 │ D new: first 2 of 7 │   decodes, prompts, new ones
 
-Rules: a running request owns the blocks of every token it knows. If a decode finds no free block, the youngest running
-request gives all of its blocks back and waits again, first in line, to be computed again. The older never wait for the
-younger, so the oldest always moves on and every request ends.
+Rules: a running request owns the blocks of every token it knows, some of them perhaps together with others that begin
+alike (prefix_cache.py). If a decode finds no free block, the youngest running request gives all of its blocks back and
+waits again, first in line, to be computed again. The older never wait for the younger, so the oldest always moves on
+and every request ends.
 
 Contract: `schedule` is pure and returns a Plan; `apply` carries it out; `record_computed` follows the model's run.
 
@@ -22,10 +23,11 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from lmcourse.engine.blocks import BlockManager
+from lmcourse.engine.prefix_cache import NoPrefixCache, Prefixes
 from lmcourse.engine.request import Request, RequestState
 from lmcourse.errors import MemoryBudgetError
 
-__all__ = ["Chunk", "Plan", "Scheduler"]
+__all__ = ["Chunk", "Hit", "Plan", "Scheduler"]
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,22 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Hit:
+    """Blocks that hold the first `num_tokens` tokens of a request that is being admitted."""
+
+    request: Request
+    blocks: tuple[int, ...]
+    num_tokens: int
+
+
+@dataclass(frozen=True)
 class Plan:
-    """One step. `preempted` lists the youngest first; `admitted` the oldest first."""
+    """One step. `preempted` lists the youngest first; `admitted` and `hits` the oldest first."""
 
     chunks: tuple[Chunk, ...]
     preempted: tuple[Request, ...] = ()
     admitted: tuple[Request, ...] = ()
+    hits: tuple[Hit, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -60,9 +72,17 @@ class Plan:
 class Scheduler:
     """The running requests (oldest first), the waiting ones (first come, first served) and the rules above."""
 
-    def __init__(self, blocks: BlockManager, *, max_running: int, max_tokens_per_step: int) -> None:
+    def __init__(
+        self,
+        blocks: BlockManager,
+        *,
+        max_running: int,
+        max_tokens_per_step: int,
+        prefixes: Prefixes | None = None,
+    ) -> None:
         """At most max_tokens_per_step requests run, so that every decode gets its token in every step."""
-        self.blocks = blocks
+        self.blocks, self.prefixes = blocks, prefixes or NoPrefixCache()
+        self.num_admitted_tokens = self.num_hit_tokens = 0  # known on admission; of them found in the prefix cache
         self.max_running = min(max_running, max_tokens_per_step)
         self.max_tokens_per_step = max_tokens_per_step
         self.running: list[Request] = []
@@ -95,49 +115,62 @@ class Scheduler:
 
     def schedule(self) -> Plan:
         """Plan the next step; changes nothing. The plan has chunks whenever there is any request."""
-        kept, preempted, num_free = self._find_room()
+        kept, preempted, num_available = self._find_room()
         budget = self.max_tokens_per_step
         chunks: list[Chunk] = []
         for request in sorted(kept, key=lambda request: request.num_to_compute > 1):  # stable: age decides otherwise
-            budget -= self._grant(request, budget, chunks)
-        admitted: list[Request] = []
+            budget -= self._grant(request, request.num_computed, budget, chunks)
+        hits: list[Hit] = []
         if not preempted:
-            for request in islice(self.waiting, self.max_running - len(kept)):
-                num_free -= self.blocks.count_blocks(request.num_tokens)
-                if num_free < 0 or budget == 0:
+            for hit in self._find_admissible(kept, num_available):
+                if budget == 0:
                     break
-                budget -= self._grant(request, budget, chunks)
-                admitted.append(request)
-        return Plan(tuple(chunks), tuple(preempted), tuple(admitted))
+                budget -= self._grant(hit.request, hit.num_tokens, budget, chunks)
+                hits.append(hit)
+        admitted = tuple(hit.request for hit in hits)
+        return Plan(tuple(chunks), tuple(preempted), admitted, tuple(hit for hit in hits if hit.blocks))
 
     def _find_room(self) -> tuple[list[Request], list[Request], int]:
-        """Who keeps running, who gives way (youngest first), and the blocks left free once the former have theirs."""
-        kept, preempted, num_free = list(self.running), list[Request](), self.blocks.num_free
-        served = 0
+        """Who keeps running, who gives way (youngest first), and the blocks left once the former have theirs."""
+        kept, preempted, room = list(self.running), list[Request](), self.blocks.num_available
+        served = needed = 0
         while served < len(kept):
             missing = self._count_missing(kept[served])
-            if missing <= num_free:
-                num_free -= missing
+            if needed + missing <= room:
+                needed += missing
                 served += 1
             else:
-                youngest = kept.pop()
-                num_free += self.blocks.count_released(youngest.blocks)
-                preempted.append(youngest)
-        return kept, preempted, num_free
+                preempted.append(kept.pop())
+                given = [block for request in preempted for block in request.blocks]
+                room = self.blocks.num_available + self.blocks.count_released(given)
+        return kept, preempted, room - needed
+
+    def _find_admissible(self, running: list[Request], num_available: int) -> Iterator[Hit]:
+        """Waiting requests in order, as long as there are blocks, each with what the prefix cache has of it."""
+        taken: set[int] = set()  # idle blocks that this plan shares already
+        ahead = list(running)
+        for request in islice(self.waiting, self.max_running - len(running)):
+            found = self.prefixes.find(request)
+            idle = {block for block in found if self.blocks.is_idle(block)} - taken
+            num_available -= self.blocks.count_blocks(request.num_tokens) - len(found) + len(idle)
+            if num_available < 0 or self.prefixes.awaits(request, len(found), ahead):
+                break
+            yield Hit(request, tuple(found), len(found) * self.blocks.tokens_per_block)
+            taken |= idle
+            ahead.append(request)
 
     def _count_missing(self, request: Request) -> int:
         return self.blocks.count_blocks(request.num_tokens) - len(request.blocks)
 
     @staticmethod
-    def _grant(request: Request, budget: int, chunks: list[Chunk]) -> int:
-        granted = min(request.num_to_compute, budget)
-        if granted:
-            start, stop = request.num_computed, request.num_computed + granted
+    def _grant(request: Request, start: int, budget: int, chunks: list[Chunk]) -> int:
+        stop = min(request.num_tokens, start + budget)
+        if stop > start:
             chunks.append(Chunk(request, start, stop, samples=stop == request.num_tokens))
-        return granted
+        return stop - start
 
     def apply(self, plan: Plan) -> dict[int, list[int]]:
-        """Preempt, admit and allocate as planned; returns the new blocks by request id."""
+        """Preempt, admit, share and allocate as planned; returns the new blocks by request id."""
         for request in plan.preempted:
             self.running.remove(request)
             self._give_back(request, RequestState.WAITING)
@@ -145,6 +178,11 @@ class Scheduler:
         for request in plan.admitted:
             self.running.append(self.waiting.popleft())
             request.state = RequestState.RUNNING
+            self.num_admitted_tokens += request.num_tokens
+        for hit in plan.hits:  # before anything is allocated: the found blocks may be the next to be evicted
+            self.blocks.share(hit.blocks)
+            hit.request.blocks, hit.request.num_computed = list(hit.blocks), hit.num_tokens
+            self.num_hit_tokens += hit.num_tokens
         allocated = {}
         for request in (chunk.request for chunk in plan.chunks):
             missing = self._count_missing(request)
@@ -153,12 +191,15 @@ class Scheduler:
                 request.blocks += allocated[request.request_id]
         return allocated
 
-    @staticmethod
-    def record_computed(chunk: Chunk, sampled: int | None = None) -> None:
-        """The chunk's keys and values are cached; a sampled token is appended so that there is one more to compute."""
+    def record_computed(self, chunk: Chunk, sampled: int | None = None) -> None:
+        """The chunk's keys and values are cached; a sampled token is appended so that there is one more to compute.
+
+        From now on others may find the blocks that the chunk has filled.
+        """
         if sampled is not None:
             chunk.request.append(sampled)
         chunk.request.num_computed = chunk.stop
+        self.prefixes.publish(chunk.request, chunk.start, chunk.stop)
 
     def remove(self, request: Request) -> None:
         """Finish or abort: the request's blocks are free at once."""

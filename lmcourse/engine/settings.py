@@ -25,7 +25,6 @@ def check_supported(config: TurbomindEngineConfig) -> None:
     later = (
         ("tp", config.tp == 1, 1, "several GPUs come with Part 9 of the course"),
         ("quant_policy", config.quant_policy == 0, 0, "int8 and int4 KV caches come with Part 3 (lesson 3)"),
-        ("enable_prefix_caching", not config.enable_prefix_caching, False, "it comes with Part 3 (lesson 3)"),
         ("use_logn_attn", not config.use_logn_attn, False, "it comes with Part 7, for the models trained with it"),
     )
     for name, supported, expected, when in later:

@@ -27,3 +27,10 @@ class EngineStats:
     num_computed_tokens: int  # prompts, outputs and what preemption made to be computed again
     num_sampled_tokens: int
     num_preemptions: int
+    num_admitted_tokens: int = 0  # known when their requests were admitted, again after a preemption
+    num_hit_tokens: int = 0  # of those, found in the prefix cache
+
+    @property
+    def hit_ratio(self) -> float:
+        """Share of admitted tokens that the prefix cache had; 0 before the first."""
+        return self.num_hit_tokens / max(1, self.num_admitted_tokens)

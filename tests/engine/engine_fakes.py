@@ -53,7 +53,8 @@ class MirrorDecoder(nn.Module):
         blocks, offsets = batch.slots // tokens_per_block, batch.slots % tokens_per_block
         for number, layer in enumerate(kv):
             layer.keys[blocks, 0, offsets] = torch.stack([token_ids + number, batch.positions], 1).float()
-            layer.values[blocks, 0, offsets] = torch.stack([batch.rotary_lens, batch.rotary_lens], 1).float()
+            lens = batch.rotary_lens.clamp(min=rotary_floor(self.spec))
+            layer.values[blocks, 0, offsets] = torch.stack([lens, lens], 1).float()
         hidden = torch.full((len(token_ids), 1), torch.nan, dtype=torch.float64)
         for row in range(batch.num_requests):
             hidden[batch.query_starts[row + 1] - 1, 0] = self._read_back(row, batch, kv)
@@ -77,6 +78,11 @@ class MirrorDecoder(nn.Module):
         return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, self.spec.vocab)
 
 
+def rotary_floor(spec: ModelSpec) -> int:
+    """Below this, rotary lengths make no difference to keys (and so must not to a mirror's)."""
+    return spec.rotary.trained_context if spec.rotary.scaling == "dynamic" else 0
+
+
 def fingerprint(rows: np.ndarray) -> int:
     return zlib.crc32(rows.astype(np.int64).tobytes())
 
@@ -86,10 +92,10 @@ def mirror_logits(mark: int, vocab: int) -> np.ndarray:
     return (3 * np.random.default_rng(mark).standard_normal(vocab)).astype(np.float32)
 
 
-def mirror_next_logits(prompt: Sequence[int], outputs: Sequence[int], vocab: int) -> np.ndarray:
+def mirror_next_logits(prompt: Sequence[int], outputs: Sequence[int], vocab: int, floor: int = 0) -> np.ndarray:
     """What a MirrorDecoder must say after these tokens, without any cache."""
     ids = [*prompt, *outputs]
-    rows = np.array([[t, i, max(len(prompt), i + 1)] for i, t in enumerate(ids)])
+    rows = np.array([[t, i, max(len(prompt), i + 1, floor)] for i, t in enumerate(ids)])
     return mirror_logits(fingerprint(rows), vocab)
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import random
 
 import torch
-from engine_fakes import MirrorDecoder, make_engine, mirror_next_logits, random_prompt
-from engine_workloads import Outcome, Tally, draw_workload
+from engine_fakes import MirrorDecoder, make_engine, mirror_next_logits, mirror_spec
+from engine_workloads import Outcome, Tally, draw_prompt, draw_workload
 
 from lmcourse.config import GenerationConfig
 from lmcourse.engine.sampling import draw_uniforms
+from lmcourse.spec import RotarySpec
 
 VOCAB = 50
+FLOOR = 16  # the mirror stores each token's rotary length: beyond this, equal tokens are not equal keys
 
 
 def run_engine_workloads(count: int, first_seed: int) -> Tally:
     """Workloads first_seed, first_seed + 1, …; a failure names its seed."""
     tally = Tally()
-    decoder = MirrorDecoder()
+    decoder = MirrorDecoder(mirror_spec(VOCAB, rotary=RotarySpec(scaling="dynamic", trained_context=FLOOR)))
     for seed in range(first_seed, first_seed + count):
         try:
             tally.count(EngineRun(decoder, seed).run())
@@ -38,6 +40,7 @@ class EngineRun:
             cache_block_seq_len=self.workload.tokens_per_block,
             max_batch_size=self.workload.max_running,
             max_prefill_token_num=self.workload.budget,
+            enable_prefix_caching=self.workload.num_beginnings is not None,
         )
         self.num_aborts = 0
 
@@ -46,7 +49,7 @@ class EngineRun:
         for clock in range(10000):
             while coming and coming[0].arrival <= clock:
                 job = coming.pop(0)
-                prompt = random_prompt(self.rng, VOCAB, job.prompt_len, job.prompt_len)
+                prompt = draw_prompt(self.rng, self.workload.num_beginnings, job.prompt_len, VOCAB)
                 seed = self.rng.choice((None, self.rng.randrange(2**64)))
                 gen = GenerationConfig(max_new_tokens=job.num_new, random_seed=seed)
                 alive[engine.add(prompt, gen)] = (job, prompt, gen)
@@ -69,16 +72,16 @@ class EngineRun:
 
     def outcome(self) -> Outcome:
         stats = self.engine.stats()
-        assert stats.num_free_blocks == stats.num_blocks
+        assert stats.num_free_blocks + stats.num_cached_blocks == stats.num_blocks
         chunked = stats.num_steps if self.workload.budget < 16 else 0
-        return Outcome(stats.num_steps, stats.num_preemptions, self.num_aborts, chunked)
+        return Outcome(stats.num_steps, stats.num_preemptions, self.num_aborts, chunked, stats.num_hit_tokens)
 
 
 def seeded_oracle(prompt: list[int], gen: GenerationConfig, vocab: int) -> list[int]:
     """Token by token without an engine: argmax, or inversion of the distribution at the seed's numbers."""
     outputs: list[int] = []
     while len(outputs) < gen.max_new_tokens:
-        logits = torch.from_numpy(mirror_next_logits(prompt, outputs, vocab))
+        logits = torch.from_numpy(mirror_next_logits(prompt, outputs, vocab, FLOOR))
         if gen.random_seed is None:
             outputs.append(int(logits.argmax()))
         else:

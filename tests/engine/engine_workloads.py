@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 from lmcourse.engine.blocks import BlockManager
+from lmcourse.engine.prefix_cache import PrefixCache
 from lmcourse.engine.request import Request
 from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
 
@@ -31,6 +32,7 @@ class Workload:
     max_running: int
     budget: int
     jobs: tuple[Job, ...]
+    num_beginnings: int | None = None  # with a prefix cache, and prompts that begin in one of so many ways
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Outcome:
     num_preemptions: int = 0
     num_aborts: int = 0
     num_chunked: int = 0
+    num_hit_tokens: int = 0
 
 
 def draw_workload(rng: random.Random) -> Workload:
@@ -58,7 +61,18 @@ def draw_workload(rng: random.Random) -> Workload:
         max_running=rng.choice((1, 3, 8, 32)),
         budget=rng.choice((1, 2, 5, 16, 64)),
         jobs=tuple(sorted(jobs, key=lambda job: job.arrival)),
+        num_beginnings=rng.choice((None, 1, 2, 4)),
     )
+
+
+def draw_prompt(rng: random.Random, num_beginnings: int | None, length: int, vocab: int) -> list[int]:
+    """Random ids, or, of at least half their length, the same ids as other prompts have."""
+    prompt = [rng.randrange(vocab) for _ in range(length)]
+    if num_beginnings is not None:
+        kind = rng.randrange(num_beginnings)
+        same = rng.randint(length // 2, length)
+        prompt[:same] = [zlib.crc32(b"%d %d" % (kind, i)) % vocab for i in range(same)]
+    return prompt
 
 
 def next_token(token_ids: list[int]) -> int:
@@ -78,8 +92,14 @@ class Simulation:
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
+        self.rng = random.Random(len(workload.jobs))
         blocks = BlockManager(workload.num_blocks, workload.tokens_per_block)
-        self.scheduler = Scheduler(blocks, max_running=workload.max_running, max_tokens_per_step=workload.budget)
+        self.scheduler = Scheduler(
+            blocks,
+            max_running=workload.max_running,
+            max_tokens_per_step=workload.budget,
+            prefixes=None if workload.num_beginnings is None else PrefixCache(blocks),
+        )
         self.slots: list[int] = [0] * (workload.num_blocks * workload.tokens_per_block)
         self.outcome = Outcome()
         self.jobs: dict[int, Job] = {}
@@ -97,11 +117,12 @@ class Simulation:
                 self._step()
             clock += 1
             assert clock <= self.most_steps, f"not finished after {clock} steps"
-        assert self.scheduler.blocks.num_free == self.workload.num_blocks
+        assert self.scheduler.blocks.num_available == self.workload.num_blocks
+        self.outcome.num_hit_tokens = self.scheduler.num_hit_tokens
         return self.outcome
 
     def _add(self, request_id: int, job: Job) -> None:
-        prompt = [zlib.crc32(b"%d %d" % (request_id, i)) % VOCAB for i in range(job.prompt_len)]
+        prompt = draw_prompt(self.rng, self.workload.num_beginnings, job.prompt_len, VOCAB)
         request = Request(request_id, prompt, job.prompt_len + job.room)
         self.scheduler.add(request)
         self.jobs[request_id], self.requests[request_id] = job, request
@@ -139,8 +160,10 @@ class Simulation:
         for request in self.scheduler.running:
             if request.num_to_compute == 1 and request.request_id not in given_way:
                 assert request.request_id in planned, f"{request!r} decodes and got no token"
+        found = {hit.request.request_id: hit.num_tokens for hit in plan.hits}
+        assert found.keys() <= {request.request_id for request in plan.admitted}
         for chunk in plan.chunks:
-            assert chunk.start == chunk.request.num_computed
+            assert chunk.start == found.get(chunk.request.request_id, chunk.request.num_computed)
             assert chunk.start < chunk.stop <= chunk.request.num_tokens
             assert chunk.samples == (chunk.stop == chunk.request.num_tokens)
 
@@ -161,6 +184,7 @@ class Simulation:
         if request.num_outputs + 1 < job.num_new:
             self.scheduler.record_computed(chunk, token)
             return
+        self.scheduler.record_computed(chunk)
         assert [*request.output_ids, token] == expected_outputs(request, job.num_new)
         self.scheduler.remove(request)
 
@@ -173,12 +197,14 @@ class Tally:
     with_preemption: int = 0
     with_abort: int = 0
     with_chunks: int = 0
+    with_hits: int = 0
 
     def count(self, outcome: Outcome) -> None:
         self.num_workloads += 1
         self.with_preemption += outcome.num_preemptions > 0
         self.with_abort += outcome.num_aborts > 0
         self.with_chunks += outcome.num_chunked > 0
+        self.with_hits += outcome.num_hit_tokens > 0
 
     def check(self, at_least: int) -> None:
         print(self)
@@ -186,6 +212,7 @@ class Tally:
         assert self.with_preemption >= 0.2 * self.num_workloads
         assert self.with_abort >= 0.1 * self.num_workloads
         assert self.with_chunks >= 0.2 * self.num_workloads
+        assert self.with_hits >= 0.2 * self.num_workloads
 
 
 def run_random_workloads(count: int, first_seed: int) -> Tally:

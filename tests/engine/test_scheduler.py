@@ -189,8 +189,11 @@ jobs = st.builds(
     spare=st.integers(0, 12),
     max_running=st.integers(1, 12),
     budget=st.integers(1, 24),
+    num_beginnings=st.none() | st.integers(1, 3),
 )
-def test_any_workload_conserves_blocks_and_starves_nobody(jobs, tokens_per_block, spare, max_running, budget) -> None:
+def test_any_workload_conserves_blocks_and_starves_nobody(
+    jobs, tokens_per_block, spare, max_running, budget, num_beginnings
+) -> None:
     jobs = tuple(sorted(jobs, key=lambda job: job.arrival))
     largest = max(-(-(job.prompt_len + job.room - 1) // tokens_per_block) for job in jobs)
-    Simulation(Workload(largest + spare, tokens_per_block, max_running, budget, jobs)).run()
+    Simulation(Workload(largest + spare, tokens_per_block, max_running, budget, jobs, num_beginnings)).run()

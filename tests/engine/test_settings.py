@@ -21,7 +21,6 @@ CPU = torch.device("cpu")
         ("tp", 2, "Part 9"),
         ("quant_policy", 8, "lesson 3"),
         ("quant_policy", 4, "lesson 3"),
-        ("enable_prefix_caching", True, "lesson 3"),
         ("use_logn_attn", True, "Part 7"),
     ],
 )
