@@ -1,12 +1,44 @@
 """What lessons show: pure functions from a table to a drawing, so that each can be tested without a notebook.
 
-drawing.py   Drawing: a figure with the sentence that says what it shows
-plots.py     table → Drawing
+drawing.py           Drawing: a figure with the sentence that says what it shows
+trace.py             engine events → tables: what the pool held, who computed what
+block_map.py         the pool at one step, block by block
+step_chart.py        requests over steps: prefill, decode, waiting, preemption
+read_pattern.py      which blocks a token's attention reads
+memory_bar.py        what memory is spent on
+error_histogram.py   what quantisation changes
+line_chart.py        curves, and where they cross
+speed_bars.py        tokens per second
+widgets.py           Stepper: a slider over drawings
+style.py             hatches, tints, units
 """
 
 from __future__ import annotations
 
+from lmcourse.teach.block_map import block_map
 from lmcourse.teach.drawing import Drawing
-from lmcourse.teach.plots import speed_bars
+from lmcourse.teach.error_histogram import error_histogram
+from lmcourse.teach.line_chart import crossing, line_chart
+from lmcourse.teach.memory_bar import memory_bar
+from lmcourse.teach.read_pattern import read_pattern
+from lmcourse.teach.speed_bars import speed_bars
+from lmcourse.teach.step_chart import step_chart
+from lmcourse.teach.trace import PoolState, Timeline, pool_states, timeline
+from lmcourse.teach.widgets import Stepper
 
-__all__ = ["Drawing", "speed_bars"]
+__all__ = [
+    "Drawing",
+    "PoolState",
+    "Stepper",
+    "Timeline",
+    "block_map",
+    "crossing",
+    "error_histogram",
+    "line_chart",
+    "memory_bar",
+    "pool_states",
+    "read_pattern",
+    "speed_bars",
+    "step_chart",
+    "timeline",
+]

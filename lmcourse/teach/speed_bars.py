@@ -13,11 +13,9 @@ from matplotlib.figure import Figure
 
 from lmcourse.errors import ConfigError
 from lmcourse.teach.drawing import Drawing
+from lmcourse.teach.style import GREYS, HATCHES
 
 __all__ = ["speed_bars"]
-
-_HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++")
-_GREYS = ("#d9d9d9", "#bdbdbd", "#f0f0f0", "#cccccc", "#e5e5e5", "#c8c8c8")
 
 
 def speed_bars(table: Mapping[str, Mapping[str, float]], *, title: str = "New tokens per second") -> Drawing:
@@ -30,8 +28,8 @@ def speed_bars(table: Mapping[str, Mapping[str, float]], *, title: str = "New to
     figure = Figure(figsize=(7.0, 0.6 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for row, (_, program, speed) in enumerate(rows):
-        kind = programs.index(program) % len(_HATCHES)
-        axes.barh(row, speed, height=0.7, color=_GREYS[kind], edgecolor="black", hatch=_HATCHES[kind])
+        kind = programs.index(program) % len(HATCHES)
+        axes.barh(row, speed, height=0.7, color=GREYS[kind], edgecolor="black", hatch=HATCHES[kind])
         axes.annotate(f" {speed:,.0f}", (speed, row), va="center")
     axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
