@@ -8,6 +8,7 @@
     │   └── UnsupportedModelError   an architecture or format that no row of the family table covers
     ├── StorageError           writing failed (a full disk, say); nothing half-written is left behind
     ├── MemoryBudgetError      weights or KV blocks do not fit the device budget
+    ├── RequestFailedError     computing some of the requests failed; the others go on
     ├── EngineClosedError      work given to an engine, pipeline or server that was closed
     ├── ServerError            a server that cannot be reached, breaks off or fails (also a ConnectionError)
     │   ├── KeyRefusedError    it wants a key, or another one
@@ -30,6 +31,7 @@ __all__ = [
     "MemoryBudgetError",
     "ModelNotFoundError",
     "PromptError",
+    "RequestFailedError",
     "ServerBusyError",
     "ServerError",
     "StorageError",
@@ -80,6 +82,23 @@ class StorageError(LmcourseError, OSError):
 
 class MemoryBudgetError(LmcourseError, MemoryError):
     """The device budget cannot hold what was asked for."""
+
+
+class RequestFailedError(LmcourseError, RuntimeError):
+    """Computing these requests failed. They have to be aborted; the others go on."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        request_ids: tuple[int, ...],
+        expected: object = None,
+        got: object = None,
+        next_step: str | None = None,
+    ) -> None:
+        self.request_ids = request_ids
+        where = f"request {', '.join(map(str, request_ids))}"
+        super().__init__(what, expected=expected, got=got, where=where, next_step=next_step)
 
 
 class EngineClosedError(LmcourseError, RuntimeError):

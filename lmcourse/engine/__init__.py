@@ -15,11 +15,16 @@ Answer, StepOutput      answer.py      what it has said
 Intake, Entry           intake.py      checks at the door
 Event, EventLog         events.py      what happened, for the lessons
 Engine, EngineStats     engine.py      the loop around all of it
+Dispatcher              dispatcher.py  one engine, many callers
+AsyncEngine             async_engine.py  the same for asyncio, on a thread of its own
+TokenStream, Order      token_stream.py  one answer on its way to an asyncio task
 """
 
 from lmcourse.engine.answer import Answer, StepOutput
+from lmcourse.engine.async_engine import AsyncEngine
 from lmcourse.engine.batch import Batch, make_batch
 from lmcourse.engine.blocks import BlockManager
+from lmcourse.engine.dispatcher import Dispatcher
 from lmcourse.engine.engine import Engine
 from lmcourse.engine.events import Event, EventLog
 from lmcourse.engine.intake import Entry, Intake
@@ -28,16 +33,19 @@ from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
 from lmcourse.engine.request import Request, RequestState
 from lmcourse.engine.runner import ModelRunner
 from lmcourse.engine.sampler import Sampled, sample
-from lmcourse.engine.sampling import SamplingRule
+from lmcourse.engine.sampling import SamplingRule, TokenMask
 from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
 from lmcourse.engine.stats import EngineStats
 from lmcourse.engine.stops import StopRule, StopStrings
+from lmcourse.engine.token_stream import Order, TokenStream
 
 __all__ = [
     "Answer",
+    "AsyncEngine",
     "Batch",
     "BlockManager",
     "Chunk",
+    "Dispatcher",
     "Engine",
     "EngineStats",
     "Entry",
@@ -47,6 +55,7 @@ __all__ = [
     "KVCache",
     "ModelRunner",
     "NoPrefixCache",
+    "Order",
     "Plan",
     "PrefixCache",
     "Request",
@@ -57,6 +66,8 @@ __all__ = [
     "StepOutput",
     "StopRule",
     "StopStrings",
+    "TokenMask",
+    "TokenStream",
     "make_batch",
     "sample",
 ]

@@ -34,14 +34,9 @@ from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
 from lmcourse.engine.request import Request
 from lmcourse.engine.runner import ModelRunner, count_weight_bytes
 from lmcourse.engine.sampler import Sampled, sample
+from lmcourse.engine.sampling import TokenMask
 from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
-from lmcourse.engine.settings import (
-    check_supported,
-    choose_device,
-    choose_dtype,
-    choose_session_len,
-    scale_rotary,
-)
+from lmcourse.engine.settings import check_supported, choose_device, choose_dtype, choose_session_len, scale_rotary
 from lmcourse.engine.stats import EngineStats
 from lmcourse.errors import EngineClosedError, PromptError
 from lmcourse.layers import Rotary
@@ -126,14 +121,15 @@ class Engine:
         gen: GenerationConfig | None = None,
         *,
         stop_ids: frozenset[int] = frozenset(),
+        mask: TokenMask | None = None,
     ) -> int:
         """Queue a prompt and return its request id. `gen.n` is the caller's business: one add, one answer.
 
-        stop_ids are the chat template's. Raises PromptError for a prompt that is empty, too long or outside the
-        vocabulary, ConfigError for settings that this model cannot honour.
+        stop_ids are the chat template's; a mask limits each token to what it allows. Raises PromptError for a prompt
+        that is empty, too long or outside the vocabulary, ConfigError for settings that this model cannot honour.
         """
         self._require_open()
-        entry = self._intake.make_entry(self._next_id, prompt_ids, gen or GenerationConfig(), stop_ids)
+        entry = self._intake.make_entry(self._next_id, prompt_ids, gen or GenerationConfig(), stop_ids, mask)
         self._scheduler.check_fits(entry.request)
         self._reporter.added(entry.request)
         with self._consistent():

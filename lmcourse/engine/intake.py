@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from lmcourse.config import GenerationConfig
 from lmcourse.engine.answer import Answer
 from lmcourse.engine.request import Request
-from lmcourse.engine.sampling import SamplingRule, make_sampling_rule
+from lmcourse.engine.sampling import SamplingRule, TokenMask, make_sampling_rule
 from lmcourse.engine.stops import StopRule
 from lmcourse.errors import ConfigError, PromptError
 from lmcourse.spec import ModelSpec
@@ -44,13 +44,19 @@ class Intake:
         self._spec, self._tokenizer, self._session_len = spec, tokenizer, session_len
 
     def make_entry(
-        self, request_id: int, prompt_ids: Sequence[int], gen: GenerationConfig, stop_ids: frozenset[int]
+        self,
+        request_id: int,
+        prompt_ids: Sequence[int],
+        gen: GenerationConfig,
+        stop_ids: frozenset[int],
+        mask: TokenMask | None = None,
     ) -> Entry:
         """`stop_ids` are those of the chat template; like the model's own they do not count under ignore_eos."""
         prompt = self._check_prompt(prompt_ids)
         room = self._session_len - len(prompt)
         stops = self._make_stop_rule(gen, stop_ids, room)
-        sampling = make_sampling_rule(gen, banned_ids=self._find_banned(gen.bad_words or ()), stop_ids=stops.stop_ids)
+        banned_ids = self._find_banned(gen.bad_words or ())
+        sampling = make_sampling_rule(gen, banned_ids=banned_ids, stop_ids=stops.stop_ids, mask=mask)
         if len({*sampling.banned_ids, *sampling.early_ids}) >= self._spec.vocab:
             raise ConfigError("bad_words leave no token to generate", expected="fewer bad_words", where="bad_words")
         stream = TextStream(self._tokenizer, gen.skip_special_tokens) if self._tokenizer else None

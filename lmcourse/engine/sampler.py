@@ -4,8 +4,8 @@ The idea: every rule of GenerationConfig is one masked operation over the whole 
 not use a rule have its neutral value. If every row is greedy and unedited, all of it is a single argmax.
 
     raw ─┬─ log-softmax ────────────────────────────────────────────────── logprobs reported
-         └─ repetition penalty ─ bans ─┬─ argmax ──────────────────────── greedy rows
-                                       └─ / temperature ─ top-k ─ top-p ─ min-p ─ draw   other rows
+         └─ repetition penalty ─ bans, masks ─┬─ argmax ───────────────── greedy rows
+                                              └─ / temperature ─ top-k ─ top-p ─ min-p ─ draw   other rows
 
 Filters keep ties: a token as likely as the last one kept is kept too, so the outcome never depends on how a sort
 breaks ties.
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lmcourse.engine.request import Request
 from lmcourse.engine.sampling import SamplingRule, draw_uniforms
-from lmcourse.errors import LmcourseError
+from lmcourse.errors import RequestFailedError
 
 __all__ = ["Sampled", "keep_min_p", "keep_top_k", "keep_top_p", "sample"]
 
@@ -39,7 +39,7 @@ class Sampled:
 
 @torch.inference_mode()
 def sample(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingRule]) -> list[Sampled]:
-    """One token per row of float32 [rows, vocab] logits, overwritten on the way; LmcourseError if not finite."""
+    """One token per row of float32 [rows, vocab] logits, overwritten on the way; RequestFailedError if one fails."""
     best, token_ids = logits.max(dim=-1)
     _check_finite(best, requests)
     asked = [row for row, rule in enumerate(rules) if rule.num_logprobs is not None]
@@ -62,17 +62,17 @@ def _check_finite(best: Tensor, requests: Sequence[Request]) -> None:
     finite = best.isfinite()
     if not finite.all():
         ids = [request.request_id for request, good in zip(requests, finite.tolist(), strict=True) if not good]
-        raise LmcourseError(
+        raise RequestFailedError(
             "the model's logits are not finite",
+            request_ids=tuple(ids),
             expected="numbers",
             got="NaN or infinity",
-            where=f"request {', '.join(map(str, ids))}",
             next_step="abort the request; if it happens on every prompt, check the weights or use dtype='float32'",
         )
 
 
 def _edit(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingRule]) -> bool:
-    """Apply repetition penalties, then bans, in place; whether there were any."""
+    """Apply repetition penalties, bans and masks in place; whether there were any."""
     penalised = [row for row, rule in enumerate(rules) if rule.repetition_penalty != 1]
     if penalised:
         cells = _cells(logits, penalised, [list(requests[row].distinct_ids) for row in penalised])
@@ -86,7 +86,31 @@ def _edit(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingR
     ]
     if bans:
         logits[_cells(logits, [row for row, _ in bans], [ids for _, ids in bans])] = -torch.inf
-    return bool(penalised or bans)
+    masked = [row for row, rule in enumerate(rules) if rule.mask is not None]
+    for row in masked:
+        _apply_mask(logits[row], requests[row], rules[row])
+    return bool(penalised or bans or masked)
+
+
+def _apply_mask(logits: Tensor, request: Request, rule: SamplingRule) -> None:
+    """Set what the mask forbids to -inf; a mask that fails, or leaves no token that may come, fails its request."""
+    assert rule.mask is not None
+    try:
+        allowed = torch.from_numpy(rule.mask.allowed(request.output_ids)).to(logits.device)
+        logits.masked_fill_(~allowed, -torch.inf)
+    except Exception as error:
+        raise RequestFailedError(
+            "the mask of allowed tokens failed",
+            request_ids=(request.request_id,),
+            got=f"{type(error).__name__}: {error}",
+        ) from error
+    if not logits.amax() > -torch.inf:
+        raise RequestFailedError(
+            "no token may come next",
+            request_ids=(request.request_id,),
+            expected="a mask and bans that leave at least one token",
+            next_step="loosen the grammar, or drop bad_words and min_new_tokens",
+        )
 
 
 def _cells(logits: Tensor, rows: Sequence[int], ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

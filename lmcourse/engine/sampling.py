@@ -14,13 +14,26 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmcourse.config import GenerationConfig
 
-__all__ = ["SamplingRule", "draw_uniforms", "make_sampling_rule"]
+__all__ = ["SamplingRule", "TokenMask", "draw_uniforms", "make_sampling_rule"]
+
+
+class TokenMask(Protocol):
+    """Which tokens may come next, decided on the host from those that have come: a grammar, say.
+
+    A request with a mask needs the host between two of its tokens, so it cannot be computed ahead of its sampling.
+    """
+
+    def allowed(self, output_ids: Sequence[int]) -> NDArray[np.bool_]:
+        """[vocab], True for what may follow these outputs. A function of them alone: after a preemption it is asked
+        again for the same ones. What it raises ends its request and no other.
+        """
 
 
 @dataclass(frozen=True)
@@ -37,9 +50,12 @@ class SamplingRule:
     early_ids: tuple[int, ...] = ()  # not chosen before min_new_tokens: whatever would stop the request
     min_new_tokens: int = 0
     num_logprobs: int | None = None  # None: not asked for
+    mask: TokenMask | None = None
 
 
-def make_sampling_rule(gen: GenerationConfig, *, banned_ids: Sequence[int], stop_ids: frozenset[int]) -> SamplingRule:
+def make_sampling_rule(
+    gen: GenerationConfig, *, banned_ids: Sequence[int], stop_ids: frozenset[int], mask: TokenMask | None = None
+) -> SamplingRule:
     """Fill in neutral values; without a seed a random one is taken, so that preemption does not change the answer."""
     samples = gen.samples
     return SamplingRule(
@@ -53,6 +69,7 @@ def make_sampling_rule(gen: GenerationConfig, *, banned_ids: Sequence[int], stop
         early_ids=tuple(sorted(stop_ids)) if gen.min_new_tokens else (),
         min_new_tokens=gen.min_new_tokens or 0,
         num_logprobs=gen.logprobs,
+        mask=mask,
     )
 
 

@@ -2,7 +2,6 @@
 
 pipe        pipeline(), Pipeline; Session, a conversation, is text/session.py's
 stream      AnswerStream: answers piece by piece
-dispatcher  Dispatcher: one engine, many callers
 """
 
 from lmcourse.pipeline.pipe import Pipeline, pipeline

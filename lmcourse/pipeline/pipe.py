@@ -29,7 +29,6 @@ from lmcourse.config import (
     generation_configs,
 )
 from lmcourse.errors import ConfigError, PromptError
-from lmcourse.pipeline.dispatcher import Dispatcher
 from lmcourse.pipeline.stream import AnswerStream
 from lmcourse.text.chat_template import ChatTemplate, Message, find_template
 from lmcourse.text.hub import course_model, find_model
@@ -106,8 +105,10 @@ class Pipeline:
     def __init__(self, engine: Engine, template: ChatTemplate) -> None:
         assert engine.tokenizer is not None, "a pipeline turns text into ids"
         self.engine, self.template, self.tokenizer = engine, template, engine.tokenizer
-        self._dispatcher = Dispatcher(engine)
-        self._stop_ids, self._stop_strings = self._split_stop_words()
+        from lmcourse.engine import Dispatcher
+
+        self.dispatcher = Dispatcher(engine)
+        self.stop_ids, self._stop_strings = self._split_stop_words()
         self._num_sessions = 0
 
     @property
@@ -143,7 +144,7 @@ class Pipeline:
         for i, prompt in enumerate(batch):
             with _located(f"prompt {i}" if len(batch) > 1 else None):
                 prompt_ids.append(encode_prompt(prompt, self.template, self.tokenizer, wrap=wrap))
-        stream = AnswerStream(self._dispatcher)
+        stream = AnswerStream(self.dispatcher)
         return self._start(stream, prompt_ids, gens, session_ids=range(len(batch)))
 
     def chat(
@@ -179,7 +180,7 @@ class Pipeline:
         """The next answer of a conversation; PromptError with the numbers if the session is full."""
         with _located(f"session {session.session_id}, turn {len(session.history) + 1}"):
             prompt_ids = encode_prompt(list(messages), self.template, self.tokenizer)
-            stream = AnswerStream(self._dispatcher, on_end)
+            stream = AnswerStream(self.dispatcher, on_end)
             return self._start(stream, [prompt_ids], [gen], session_ids=[session.session_id])
 
     def _start(
@@ -195,7 +196,7 @@ class Pipeline:
             for i, (ids, gen) in enumerate(zip(prompt_ids, gens, strict=True)):
                 with _located(f"prompt {i}" if len(gens) > 1 else None):
                     for index in range(gen.n):
-                        request_id = self._dispatcher.add(ids, self._with_stops(gen, index), self._stop_ids, stream.box)
+                        request_id = self.dispatcher.add(ids, self.with_stops(gen, index), self.stop_ids, stream.box)
                         stream.expect(request_id, Response("", 0, len(ids), session_ids[i], index=index))
         except BaseException:
             stream.cancel()
@@ -209,7 +210,7 @@ class Pipeline:
         within = frozenset(token_id for token_id in known if token_id is not None and token_id < self.engine.spec.vocab)
         return within, tuple(word for word, token_id in ids.items() if token_id is None)
 
-    def _with_stops(self, gen: GenerationConfig, index: int) -> GenerationConfig:
+    def with_stops(self, gen: GenerationConfig, index: int) -> GenerationConfig:
         """One of n answers: the i-th is seeded with random_seed + i, so that the first is that of n=1."""
         seed = None if gen.random_seed is None else (gen.random_seed + index) % 2**64
         words = list(gen.stop_words or ()) + ([] if gen.ignore_eos else list(self._stop_strings))
@@ -221,7 +222,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Give the engine's memory back; answers that are still running end with an error. Closing twice is fine."""
-        self._dispatcher.close()
+        self.dispatcher.close()
 
     def __enter__(self) -> Pipeline:
         return self

@@ -12,11 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lmcourse.config import Response
-from lmcourse.pipeline.dispatcher import Dispatcher
 from lmcourse.text.session import PieceStream
 
 if TYPE_CHECKING:
-    from lmcourse.engine import StepOutput
+    from lmcourse.engine import Dispatcher, StepOutput
 
 __all__ = ["AnswerStream"]
 
@@ -64,6 +63,8 @@ class AnswerStream:
         return self._ready.popleft()
 
     def _receive(self, output: StepOutput) -> Response:
+        if output.error is not None:
+            raise output.error
         if output.finish_reason is not None:
             self._running.discard(output.request_id)
         return self._totals[output.request_id].append(output)

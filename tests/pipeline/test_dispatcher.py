@@ -7,8 +7,8 @@ import time
 import pytest
 
 from lmcourse import GenerationConfig
+from lmcourse.engine.dispatcher import TurnLock
 from lmcourse.errors import EngineClosedError
-from lmcourse.pipeline.dispatcher import TurnLock
 
 
 def run_threads(*functions):

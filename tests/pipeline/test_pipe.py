@@ -74,8 +74,8 @@ def test_stop_words_of_the_template_are_ids_where_they_can_be(fake, tokenizer):
 def test_stop_words_that_are_no_token_stay_words(tokenizer):
     template = dataclasses.replace(TEMPLATES["internlm2"], stop_words=("<eoa>", "<|im_end|>"))
     pipe = Pipeline(SimpleNamespace(tokenizer=tokenizer, spec=SimpleNamespace(vocab=4096)), template)
-    assert pipe._with_stops(GenerationConfig(stop_words=["END"]), 0).stop_words == ["END", "<eoa>"]
-    assert pipe._with_stops(GenerationConfig(ignore_eos=True), 0).stop_words is None
+    assert pipe.with_stops(GenerationConfig(stop_words=["END"]), 0).stop_words == ["END", "<eoa>"]
+    assert pipe.with_stops(GenerationConfig(ignore_eos=True), 0).stop_words is None
 
 
 def test_without_settings_the_answer_is_greedy_and_keywords_are_generation_settings(fake):

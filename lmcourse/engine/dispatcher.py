@@ -5,24 +5,27 @@
     Session ─────── take(its box) ─┘
 
 The engine serves one thread at a time, for one step at most; threads take turns in the order of arrival. Everyone
-who waits runs steps, and a step advances all requests, so waiting together costs no more than waiting alone.
+who waits runs steps, and a step advances all requests, so waiting together costs no more than waiting alone. A request
+that cannot be computed ends with an output that carries the error; the others never hear of it.
 
-Lesson: 3 (continuous batching)
+Lesson: 3 (continuous batching), 5 (one engine behind a server)
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from lmcourse.config import GenerationConfig
-from lmcourse.errors import EngineClosedError
+from lmcourse.engine.answer import StepOutput
+from lmcourse.engine.sampling import TokenMask
+from lmcourse.errors import EngineClosedError, RequestFailedError
 
 if TYPE_CHECKING:
-    from lmcourse.engine import Engine, StepOutput
+    from lmcourse.engine.engine import Engine
 
 __all__ = ["Dispatcher", "TurnLock"]
 
@@ -81,11 +84,16 @@ class Dispatcher:
         self._abandoned: deque[int] = deque()
 
     def add(
-        self, prompt_ids: list[int], gen: GenerationConfig, stop_ids: frozenset[int], box: deque[StepOutput]
+        self,
+        prompt_ids: Sequence[int],
+        gen: GenerationConfig,
+        stop_ids: frozenset[int],
+        box: deque[StepOutput],
+        mask: TokenMask | None = None,
     ) -> int:
         """Queue a request and return its id; its outputs go into the box."""
         with self._lock:
-            request_id = self._engine.add(prompt_ids, gen, stop_ids=stop_ids)
+            request_id = self._engine.add(prompt_ids, gen, stop_ids=stop_ids, mask=mask)
             self._boxes[request_id] = box
             return request_id
 
@@ -98,9 +106,29 @@ class Dispatcher:
                     return [box.popleft() for _ in range(len(box))]
                 if not self._engine.has_work:
                     raise EngineClosedError("the answer was ended by others", next_step="ask again")
-                for output in self._engine.step():
-                    if output.request_id in self._boxes:
-                        self._boxes[output.request_id].append(output)
+                self._step()
+
+    def turn(self, box: deque[StepOutput]) -> list[StepOutput]:
+        """Empty a box after one step, if there is anything to compute; for a caller with more to do than to wait."""
+        with self._lock:
+            self._abort(self._drain_abandoned())
+            if not box and self._engine.has_work:
+                self._step()
+            return [box.popleft() for _ in range(len(box))]
+
+    def _step(self) -> None:
+        """One step of the engine; whatever comes of it lies in the boxes."""
+        try:
+            outputs = self._engine.step()
+        except RequestFailedError as error:
+            outputs = [StepOutput(request_id, [], "", "abort", error=error) for request_id in error.request_ids]
+            for request_id in error.request_ids:
+                self._engine.abort(request_id)
+        for output in outputs:
+            if output.request_id in self._boxes:
+                self._boxes[output.request_id].append(output)
+                if output.finish_reason is not None:
+                    del self._boxes[output.request_id]
 
     def abort(self, request_ids: Collection[int]) -> None:
         """End requests, finished ones included; on a closed engine there is nothing to do."""
