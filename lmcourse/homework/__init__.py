@@ -10,6 +10,9 @@ parameters.py   exercise 1.1, count the weights            Lesson: 1
 greedy.py       exercise 1.2, generate by hand             Lesson: 1
 wqkv.py         exercise 2.1, take a fused weight apart    Lesson: 2
 chat_prompt.py  exercise 2.2, messages to one prompt       Lesson: 2
+kv_bytes.py     exercise 3.1, what a conversation costs    Lesson: 3
+block_allocator.py   exercise 3.2, hand out KV blocks      Lesson: 3
+online_softmax.py    exercise 3.3, attention over blocks   Lesson: 3
 """
 
 from __future__ import annotations

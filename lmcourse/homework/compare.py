@@ -1,6 +1,7 @@
 """Two values → None if they agree, otherwise the difference in words that a student can act on.
 
-Knows numbers, text, lists and tensors. Tensors must agree exactly: the exercises move values and do no arithmetic.
+Knows numbers, text, lists, dicts and tensors. Tensors must agree exactly where an exercise moves values; where it does
+arithmetic, the expected one is wrapped in Close.
 
 Lesson: 9 (homework)
 """
@@ -8,16 +9,27 @@ Lesson: 9 (homework)
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["describe", "difference"]
+__all__ = ["Close", "describe", "difference"]
 
 _SHOWN_CHARACTERS = 300
 
 
+@dataclass(frozen=True)
+class Close:
+    """A tensor that an answer may miss by `tolerance`, relative to its largest element; NaN agrees with NaN."""
+
+    value: Any
+    tolerance: float
+
+
 def describe(value: Any) -> str:
     """A value in at most a few lines."""
+    if isinstance(value, Close):
+        return _describe_numbers(value.value)
     if _is_tensor(value):
         return f"a tensor of shape {list(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, tuple) and any(_is_tensor(part) for part in value):
@@ -30,6 +42,11 @@ def describe(value: Any) -> str:
 
 def difference(expected: Any, got: Any) -> str | None:
     """Where `got` first departs from `expected`; None if it does not."""
+    got = got.value if isinstance(got, Close) else got
+    if isinstance(expected, Close):
+        return _distance(expected, got)
+    if isinstance(expected, Mapping):
+        return _mapping_difference(expected, got)
     if _is_tensor(expected):
         return _tensor_difference(expected, got)
     if isinstance(expected, str):
@@ -80,6 +97,37 @@ def _sequence_difference(expected: Sequence[Any], got: Any) -> str | None:
     if len(got) != len(expected):
         return f"{len(got)} items instead of {len(expected)}; the first {min(len(got), len(expected))} agree"
     return None
+
+
+def _mapping_difference(expected: Mapping[Any, Any], got: Any) -> str | None:
+    if not isinstance(got, Mapping):
+        return f"the answer is {_kind(got)}; a dict was expected"
+    for key in [*expected, *got]:
+        if key not in got:
+            return f"{key!r} is missing"
+        if key not in expected:
+            return f"{key!r} should not be there"
+        if found := difference(expected[key], got[key]):
+            return f"at {key!r} {describe(expected[key])} was expected, {describe(got[key])} came ({found})"
+    return None
+
+
+def _describe_numbers(tensor: Any) -> str:
+    shown = ", ".join(f"{value:.4g}" for value in tensor.flatten()[:6].tolist())
+    return f"{describe(tensor)}: [{shown}{', …' if tensor.numel() > 6 else ''}]"
+
+
+def _distance(expected: Close, got: Any) -> str | None:
+    """As _tensor_difference, but for rounding."""
+    wanted = expected.value
+    if not _is_tensor(got) or got.shape != wanted.shape:
+        return _tensor_difference(wanted, got)
+    allowed = expected.tolerance * max(1.0, wanted.abs().nan_to_num().max().item())
+    if got.double().isclose(wanted.double(), rtol=0.0, atol=allowed, equal_nan=True).all():
+        return None
+    if not got.isfinite().all():
+        return f"it holds NaN or infinity: {_describe_numbers(got)}"
+    return f"off by up to {(got - wanted).abs().max().item():.2g}: {_describe_numbers(got)}"
 
 
 def _tensor_difference(expected: Any, got: Any) -> str | None:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from lmcourse.errors import ConfigError
+from lmcourse.homework.block_allocator import BLOCK_ALLOCATOR
 from lmcourse.homework.chat_prompt import CHAT_PROMPT
 from lmcourse.homework.exercise import Exercise
 from lmcourse.homework.greedy import GREEDY
+from lmcourse.homework.kv_bytes import KV_BYTES
+from lmcourse.homework.online_softmax import ONLINE_SOFTMAX
 from lmcourse.homework.parameters import PARAMETERS
 from lmcourse.homework.wqkv import WQKV
 
 __all__ = ["EXERCISES", "find_exercise"]
 
-EXERCISES: tuple[Exercise, ...] = (PARAMETERS, GREEDY, WQKV, CHAT_PROMPT)
+EXERCISES: tuple[Exercise, ...] = (
+    PARAMETERS,
+    GREEDY,
+    WQKV,
+    CHAT_PROMPT,
+    KV_BYTES,
+    BLOCK_ALLOCATOR,
+    ONLINE_SOFTMAX,
+)
 
 
 def find_exercise(exercise_id: str) -> Exercise:

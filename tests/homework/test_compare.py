@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from lmcourse.homework.compare import describe, difference
+from lmcourse.homework.compare import Close, describe, difference
 
 ROWS = torch.arange(12.0).reshape(4, 3)
 
@@ -37,6 +37,17 @@ ROWS = torch.arange(12.0).reshape(4, 3)
         (ROWS, ROWS + torch.tensor([[0.0], [0.0], [1.0], [0.0]]), "1 of 4 rows hold other values, the first .* row 2"),
         ((ROWS, ROWS), (ROWS, ROWS * 2), "item 1 differs"),
         ((ROWS, ROWS), ROWS, "a tuple was expected"),
+        ({"a": [1]}, {"a": [1]}, None),
+        ({"a": [1], "b": 2}, {"a": [1]}, "'b' is missing"),
+        ({"a": [1]}, {"a": [1], "c": 3}, "'c' should not be there"),
+        ({"a": [1]}, {"a": [2]}, r"at 'a' \[1\] was expected, \[2\] came"),
+        ({"a": [1]}, [("a", [1])], "a dict was expected"),
+        (Close(ROWS, 0.01), ROWS.double() + 0.1, None),
+        (Close(ROWS, 0.01), Close(ROWS, 0.01), None),
+        (Close(ROWS, 0.01), ROWS + 0.2, "off by up to 0.2"),
+        (Close(ROWS, 0.01), ROWS * torch.nan, "NaN or infinity"),
+        (Close(ROWS, 0.01), ROWS[:2], r"shape \[2, 3\] instead of \[4, 3\]"),
+        (Close(ROWS, 0.01), 3, "a tensor was expected"),
     ],
 )  # fmt: skip
 def test_difference_says_where(expected: object, got: object, said: str | None) -> None:

@@ -11,6 +11,7 @@ from lmcourse.errors import ConfigError
 from lmcourse.homework import EXERCISES, Exercise, check, find_exercise
 from lmcourse.homework.chat_prompt import join_turns
 from lmcourse.homework.greedy import GREEDY
+from lmcourse.homework.online_softmax import attend_at_once
 from lmcourse.homework.parameters import INTERNLM2_CHAT_1_8B, tensor_shapes
 from lmcourse.homework.score import Outcome
 from lmcourse.homework.wqkv import split_by_heads
@@ -141,6 +142,78 @@ def test_chat_prompt_agrees_with_the_engine_template() -> None:
         assert template.render(messages) == join_turns(messages)
 
 
+def test_kv_bytes_agree_with_the_engines_cache() -> None:
+    """The pool that the engine would make, measured in bytes."""
+    import torch
+
+    from lmcourse.engine.blocks import BlockManager
+    from lmcourse.engine.kv_cache import KVCache
+    from lmcourse.spec import ModelSpec
+
+    dtypes = {1: torch.int8, 2: torch.float16, 4: torch.float32}
+    for case in find_exercise("3.1").make_cases(random.Random(fresh_seed())):
+        config, num_tokens, tokens_per_block, element_bytes = case.make_arguments()
+        spec = ModelSpec(
+            family="internlm2",
+            hidden=config["hidden_size"],
+            num_layers=config["num_hidden_layers"],
+            num_heads=config["num_attention_heads"],
+            num_kv_heads=config["num_key_value_heads"],
+            head_dim=config["hidden_size"] // config["num_attention_heads"],
+            intermediate=1,
+            vocab=1,
+            max_context=1,
+        )
+        blocks = BlockManager(-(-num_tokens // tokens_per_block), tokens_per_block)
+        pool = KVCache(spec, blocks, dtypes[element_bytes], torch.device("meta"))
+        assert pool.num_bytes == case.expected, case.shown
+
+
+def test_block_allocator_keeps_every_block_in_one_place() -> None:
+    refusals = 0
+    for case in find_exercise("3.2").make_cases(random.Random(fresh_seed())):
+        num_blocks, tokens_per_block, actions = case.make_arguments()
+        tables, refused = case.expected
+        held = [block for table in tables.values() for block in table]
+        assert len(held) == len(set(held)) <= num_blocks, case.shown
+        assert set(held) <= set(range(num_blocks))
+        lengths = {}
+        for request, num_tokens in actions:
+            if request not in refused:
+                lengths[request] = num_tokens
+        for request, num_tokens in lengths.items():
+            assert len(tables.get(request, [])) == -(-num_tokens // tokens_per_block), case.shown
+        refusals += len(refused)
+    assert refusals > 0
+
+
+def test_online_softmax_expects_what_torch_computes() -> None:
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    torch.manual_seed(fresh_seed())
+    q, keys, values = torch.randn(16), torch.randn(9, 16), torch.randn(9, 16)
+    wanted = scaled_dot_product_attention(q[None], keys, values)[0]
+    assert torch.allclose(attend_at_once(q, keys, values), wanted, atol=1e-6)
+
+
+def test_online_softmax_accepts_an_answer_in_float64_and_with_tensors() -> None:
+    import torch
+
+    def answer(q, blocks):  # type: ignore[no-untyped-def]
+        peak, total, weighted = torch.tensor(-torch.inf), torch.tensor(0.0), torch.zeros_like(q)
+        for keys, values in blocks:
+            scores = keys.double() @ q.double() / q.shape[0] ** 0.5
+            higher = torch.maximum(peak, scores.max())
+            factor, weights = (peak - higher).exp(), (scores - higher).exp()
+            total = factor * total + weights.sum()
+            weighted = factor * weighted + weights @ values.double()
+            peak = higher
+        return weighted / total
+
+    assert check("3.3", answer, seed=fresh_seed()) == 1.0
+
+
 def test_greedy_stops_a_loop_that_never_ends() -> None:
     def endless(next_logits, prompt_ids, stop_ids, max_new_tokens):  # type: ignore[no-untyped-def]
         while True:
@@ -172,7 +245,7 @@ def test_greedy_cases_cover_stop_limit_and_nothing() -> None:
 
 
 def test_unknown_exercise_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"1\.1, 1\.2, 2\.1, 2\.2"):
+    with pytest.raises(ConfigError, match=r"1\.1, 1\.2, 2\.1, 2\.2, 3\.1, 3\.2, 3\.3"):
         check("7.7", print)
 
 
