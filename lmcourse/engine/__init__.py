@@ -7,13 +7,14 @@ PrefixCache             prefix_cache.py which blocks hold what a request begins 
 Scheduler, Plan, Chunk  scheduler.py   which tokens the next step computes
 Batch, make_batch       batch.py       the plan as tensors
 KVCache                 kv_cache.py    the memory behind the blocks
-ModelRunner             runner.py      batch in, logits out
+ModelRunner             runner.py      plan in, tokens on their way out
 SamplingRule            sampling.py    how a request samples
-sample, Sampled         sampler.py     logits in, tokens out
+choose, Sampled         sampler.py     logits in, tokens out
 StopRule, StopStrings   stops.py       when a request ends
 Answer, StepOutput      answer.py      what it has said
 Intake, Entry           intake.py      checks at the door
 Event, EventLog         events.py      what happened, for the lessons
+Steps                   steps.py       launch one step while another runs
 Engine, EngineStats     engine.py      the loop around all of it
 Dispatcher              dispatcher.py  one engine, many callers
 AsyncEngine             async_engine.py  the same for asyncio, on a thread of its own
@@ -36,6 +37,7 @@ from lmcourse.engine.sampler import Sampled, sample
 from lmcourse.engine.sampling import SamplingRule, TokenMask
 from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
 from lmcourse.engine.stats import EngineStats
+from lmcourse.engine.steps import Steps
 from lmcourse.engine.stops import StopRule, StopStrings
 from lmcourse.engine.token_stream import Order, TokenStream
 
@@ -64,6 +66,7 @@ __all__ = [
     "SamplingRule",
     "Scheduler",
     "StepOutput",
+    "Steps",
     "StopRule",
     "StopStrings",
     "TokenMask",

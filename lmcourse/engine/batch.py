@@ -1,7 +1,11 @@
 """Batch: a Plan as the tensors that the model runs on.
 
 The idea: no padding. The tokens of all chunks lie end to end, and four arrays say for each of them where it belongs;
-see kernels/ragged.py for the picture. Built with a handful of numpy operations, whatever the number of requests.
+see kernels/ragged.py for the picture. Built with a handful of numpy operations, whatever the number of requests, and
+sent to the device in one copy that nobody waits for.
+
+A token that the step before is still sampling is known to the device alone: its place in token_ids is left open, and
+`feed` says which row of the device's last samples goes there.
 
 Contract: chunks of one token come first (`RaggedBatch.num_decodes`); `rows` are the tokens to sample after, one per
 chunk of `sampling`, in the same order.
@@ -11,7 +15,9 @@ Lesson: 3 (continuous batching)
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +27,16 @@ from torch import Tensor
 from lmcourse.engine.scheduler import Chunk, Plan
 from lmcourse.kernels import RaggedBatch
 
-__all__ = ["Batch", "make_batch"]
+__all__ = ["Batch", "Feed", "block_tables", "make_batch", "send"]
+
+_ALIGNMENT = 16  # bytes: what a kernel's widest load needs
+
+
+class Feed(NamedTuple):
+    """token_ids[at] = sampled[rows], both int64 [tokens that only the device knows]."""
+
+    at: Tensor
+    rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -32,42 +47,77 @@ class Batch:
     layout: RaggedBatch
     rows: Tensor  # int64 [len(sampling)]
     sampling: tuple[Chunk, ...]
+    feed: Feed
 
 
-def make_batch(plan: Plan, *, tokens_per_block: int, device: torch.device) -> Batch:
-    """The requests of the plan own the blocks of all tokens in it (`Scheduler.apply` came before)."""
+def make_batch(
+    plan: Plan, *, tokens_per_block: int, device: torch.device, sampled_rows: Mapping[int, int] | None = None
+) -> Batch:
+    """The requests of the plan own the blocks of all tokens in it (`Scheduler.apply` came before).
+
+    sampled_rows: by request id, where the device keeps the token that is still pending.
+    """
     chunks = sorted(plan.chunks, key=lambda chunk: chunk.num_tokens > 1)
     lengths = np.array([chunk.num_tokens for chunk in chunks])
     query_starts = np.concatenate([[0], lengths.cumsum()])
     shift = np.array([chunk.start for chunk in chunks]) - query_starts[:-1]
     positions = np.arange(query_starts[-1]) + np.repeat(shift, lengths)
-    tables = _block_tables(chunks)
+    tables = block_tables(chunks)
     owners = np.repeat(np.arange(len(chunks)), lengths)
     block_starts = tables[owners, positions // tokens_per_block].astype(np.int64) * tokens_per_block
     prompt_lens = np.array([chunk.request.prompt_len for chunk in chunks])
-    token_ids = np.array([t for chunk in chunks for t in chunk.request.token_ids[chunk.start : chunk.stop]])
-
-    def to_device(array: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(array).to(device)
-
-    layout = RaggedBatch(
-        positions=to_device(positions),
-        slots=to_device(block_starts + positions % tokens_per_block),
-        block_tables=to_device(tables),
-        query_starts=tuple(query_starts.tolist()),
-        context_lens=tuple(chunk.stop for chunk in chunks),
-        # by token, not by request: a preempted request must turn its old tokens as it did the first time
-        rotary_lens=to_device(np.maximum(np.repeat(prompt_lens, lengths), positions + 1)),
-        num_decodes=int((lengths == 1).sum()),
-    )
     samples = np.array([chunk.samples for chunk in chunks])
-    rows = to_device(query_starts[1:][samples] - 1)
-    return Batch(to_device(token_ids), layout, rows, tuple(chunk for chunk in chunks if chunk.samples))
+    pending = [row for row, chunk in enumerate(chunks) if chunk.stop > len(chunk.request.token_ids)]
+    token_ids, places, slots, rotary_lens, rows, at, sources, sent_tables, starts = send(
+        [
+            _known_ids(chunks),
+            positions,
+            block_starts + positions % tokens_per_block,
+            # by token, not by request: a preempted request must turn its old tokens as it did the first time
+            np.maximum(np.repeat(prompt_lens, lengths), positions + 1),
+            query_starts[1:][samples] - 1,
+            query_starts[1:][pending] - 1,
+            np.array([(sampled_rows or {})[chunks[row].request.request_id] for row in pending], dtype=np.int64),
+            tables,
+            query_starts.astype(np.int32),
+        ],
+        device,
+    )
+    num_decodes = int((lengths == 1).sum())
+    counts = tuple(query_starts.tolist()), tuple(chunk.stop for chunk in chunks)
+    layout = RaggedBatch(places, slots, sent_tables, *counts, rotary_lens, num_decodes, starts)
+    return Batch(token_ids, layout, rows, tuple(chunk for chunk in chunks if chunk.samples), Feed(at, sources))
 
 
-def _block_tables(chunks: list[Chunk]) -> NDArray[np.int32]:
+def _known_ids(chunks: Sequence[Chunk]) -> NDArray[np.int64]:
+    """The tokens end to end, 0 for those still pending."""
+    ids: list[int] = []
+    for chunk in chunks:
+        ids += chunk.request.token_ids[chunk.start : chunk.stop]
+        if chunk.stop > len(chunk.request.token_ids):
+            ids.append(0)
+    return np.array(ids, dtype=np.int64)
+
+
+def block_tables(chunks: Sequence[Chunk]) -> NDArray[np.int32]:
     """[num_requests, most blocks of any request], padded with 0."""
     tables = np.zeros((len(chunks), max(len(chunk.request.blocks) for chunk in chunks)), dtype=np.int32)
     for row, chunk in enumerate(chunks):
         tables[row, : len(chunk.request.blocks)] = chunk.request.blocks
     return tables
+
+
+def send(arrays: Sequence[NDArray[np.generic]], device: torch.device) -> list[Tensor]:
+    """The arrays as tensors on the device, in one copy; on CUDA from pinned memory, so that the host goes on."""
+    if device.type == "cpu":
+        return [torch.from_numpy(array) for array in arrays]
+    sizes = [-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays]
+    starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True)
+    for array, start in zip(arrays, starts, strict=False):
+        packed[start : start + array.nbytes].numpy()[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    there = packed.to(device, non_blocking=True)
+    return [
+        there[start : start + array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
+        for array, start in zip(arrays, starts, strict=False)
+    ]

@@ -1,9 +1,9 @@
 """Engine: requests in, tokens out, one step at a time.
 
-The idea: a step is five moves, and each is a file that can be read alone.
+The idea: a step is five moves, and each is a file that can be read alone; steps.py has their order.
 
-    schedule ─→ apply ─→ make_batch ─→ run ─→ sample ─→ push, append or finish
-    (a Plan)    (blocks)  (a Batch)   (logits)          (StepOutputs)
+    schedule ─→ apply ─→ make_batch ─→ run ─→ choose ─→ push, append or finish
+    (a Plan)    (blocks)  (a Batch)   (logits) (tokens)  (StepOutputs)
 
 Contract: `add` as often as you like, `step` while `has_work`. Requests never influence each other's tokens. Whatever
 interrupts a step, the engine stays consistent: what was computed is dropped and computed again, every request goes on
@@ -25,19 +25,17 @@ import torch
 
 from lmcourse.config import GenerationConfig, TurbomindEngineConfig
 from lmcourse.engine.answer import Answer, StepOutput
-from lmcourse.engine.batch import make_batch
 from lmcourse.engine.blocks import BlockManager
 from lmcourse.engine.events import Event, Reporter
 from lmcourse.engine.intake import Entry, Intake
 from lmcourse.engine.kv_cache import KVCache, count_affordable_blocks, count_block_bytes, measure_free_bytes
 from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
-from lmcourse.engine.request import Request
 from lmcourse.engine.runner import ModelRunner, count_weight_bytes
-from lmcourse.engine.sampler import Sampled, sample
 from lmcourse.engine.sampling import TokenMask
-from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
+from lmcourse.engine.scheduler import Scheduler
 from lmcourse.engine.settings import check_supported, choose_device, choose_dtype, choose_session_len, scale_rotary
 from lmcourse.engine.stats import EngineStats
+from lmcourse.engine.steps import Steps
 from lmcourse.errors import EngineClosedError, PromptError
 from lmcourse.layers import Rotary
 
@@ -70,19 +68,25 @@ class Engine:
         blocks = self._make_blocks(decoder)
         cache_tokens = blocks.num_blocks * blocks.tokens_per_block
         self.session_len = choose_session_len(config.session_len, spec, cache_tokens=cache_tokens)
-        self._runner: ModelRunner | None = ModelRunner(decoder, KVCache(spec, blocks, decoder.dtype, decoder.device))
         self._scheduler = Scheduler(
             blocks,
             max_running=config.max_batch_size,
             max_tokens_per_step=config.max_prefill_token_num,
             prefixes=PrefixCache(blocks) if config.enable_prefix_caching else NoPrefixCache(),
         )
+        self._runner: ModelRunner | None = ModelRunner(
+            decoder,
+            KVCache(spec, blocks, decoder.dtype, decoder.device),
+            tokens_per_block=blocks.tokens_per_block,
+            most_rows=self._scheduler.max_running,
+        )
         self._intake = Intake(spec, tokenizer, self.session_len)
         self._entries: dict[int, Entry] = {}  # every request whose end was not handed out yet
         self._unread: dict[int, Answer] = {}  # those that were given a token since the last step handed out
         self._next_id = 0
         self._reporter = Reporter(on_event)
-        self._num_computed = self._num_sampled = self._num_preemptions = 0
+        overlap = decoder.device.type == "cuda" if config.overlap is None else config.overlap
+        self._steps = Steps(self._scheduler, self._reporter, overlap=overlap)
 
     @classmethod
     def from_folder(
@@ -143,7 +147,7 @@ class Engine:
         runner = self._require_open()
         with self._consistent():
             if self._scheduler.has_work:
-                self._run(runner)
+                self._steps.advance(runner, self._entries, self._unread)
             news = [answer for _, answer in sorted(self._unread.items()) if answer.has_news]
             outputs = [answer.take() for answer in news]
             for answer in news:
@@ -151,46 +155,6 @@ class Engine:
                     self._entries.pop(answer.request_id, None)
             self._unread.clear()  # last: an interruption before this leaves the ends of requests to the next step
         return outputs
-
-    def _run(self, runner: ModelRunner) -> None:
-        """The five moves."""
-        reporter, scheduler = self._reporter, self._scheduler
-        reporter.begin_step()
-        plan = scheduler.schedule()
-        reporter.planned(plan)
-        reporter.allocated(scheduler.apply(plan))
-        batch = make_batch(plan, tokens_per_block=scheduler.blocks.tokens_per_block, device=runner.decoder.device)
-        reporter.mark()
-        logits = runner.run(batch)
-        reporter.mark()
-        entries = [self._entries[chunk.request.request_id] for chunk in batch.sampling]
-        sampled = sample(logits, [entry.request for entry in entries], [entry.sampling for entry in entries])
-        reporter.mark()
-        self._take_over(plan, batch.sampling, sampled)
-        reporter.end_step(plan, scheduler)
-
-    def _take_over(self, plan: Plan, sampling: Sequence[Chunk], sampled: Sequence[Sampled]) -> None:
-        """What was computed and sampled becomes part of the requests; whoever is done leaves."""
-        for chunk in plan.chunks:
-            if not chunk.samples:
-                self._scheduler.record_computed(chunk)
-        for chunk, token in zip(sampling, sampled, strict=True):
-            answer = self._entries[chunk.request.request_id].answer
-            self._unread[answer.request_id] = answer
-            answer.push(token.token_id, token.logprobs)
-            if answer.finish_reason is None:
-                self._scheduler.record_computed(chunk, token.token_id)
-            else:
-                self._reporter.finished(answer)
-                self._scheduler.record_computed(chunk)
-                self._remove(chunk.request)
-        self._num_computed += plan.num_tokens
-        self._num_sampled += len(sampled)
-        self._num_preemptions += len(plan.preempted)
-
-    def _remove(self, request: Request) -> None:
-        self._reporter.released(request)
-        self._scheduler.remove(request)
 
     def abort(self, request_id: int) -> None:
         """End a request at once; nothing more is handed out for it. One that has ended already is left alone."""
@@ -206,7 +170,7 @@ class Engine:
             if entry.answer.finish_reason is None:
                 entry.answer.finish_reason = "abort"
                 self._reporter.finished(entry.answer)
-                self._remove(entry.request)
+                self._steps.remove(entry.request)
 
     @property
     def has_work(self) -> bool:
@@ -228,9 +192,9 @@ class Engine:
             weight_bytes=self._weight_bytes,
             kv_bytes=runner.kv.num_bytes,
             num_steps=self._reporter.num_steps,
-            num_computed_tokens=self._num_computed,
-            num_sampled_tokens=self._num_sampled,
-            num_preemptions=self._num_preemptions,
+            num_computed_tokens=self._steps.num_computed,
+            num_sampled_tokens=self._steps.num_sampled,
+            num_preemptions=self._steps.num_preemptions,
             num_admitted_tokens=self._scheduler.num_admitted_tokens,
             num_hit_tokens=self._scheduler.num_hit_tokens,
         )
@@ -258,11 +222,12 @@ class Engine:
 
     def _recover(self) -> None:
         """Rebuild queues and blocks from the entries; a token that only the answer got is given to the request, too."""
+        self._steps.drop()
         for entry in self._entries.values():
             entry.answer.end_if_full()
         alive = [entry for entry in self._entries.values() if entry.answer.finish_reason is None]
         for entry in alive:
-            for token_id in entry.answer.token_ids[entry.request.num_outputs :]:
+            for token_id in entry.answer.token_ids[len(entry.request.output_ids) :]:
                 entry.request.append(token_id)
         self._scheduler.restart(entry.request for entry in alive)
 

@@ -15,7 +15,7 @@ Lesson: 3 (the block map)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lmcourse.config import FinishReason
@@ -111,7 +111,11 @@ class RequestFinished(Event):
 
 @dataclass(frozen=True)
 class StepFinished(Event):
-    """The step's work, the state after it, and where its time went."""
+    """The step's work, the state when its tokens had arrived, and where its time went.
+
+    schedule_seconds: until the batch was on its way; model_seconds: until the model was launched, on a CPU run;
+    sample_seconds: until the host had the tokens, waiting included.
+    """
 
     num_tokens: int
     num_decodes: int
@@ -158,13 +162,14 @@ class Reporter:
         self._listener = listener
         self._origin = time.perf_counter()
         self._marks: list[float] = []
+        self._step = 0  # the one that is being told of
         self.num_steps = 0
 
     def _stamp(self) -> tuple[int, float]:
-        return self.num_steps, time.perf_counter() - self._origin
+        return self._step, time.perf_counter() - self._origin
 
     def mark(self) -> None:
-        """The end of one phase of a step: call once at its start and once after each of the three phases."""
+        """The end of a phase of a launch: planned and sent, model under way."""
         if self._listener is not None:
             self._marks.append(time.perf_counter())
 
@@ -177,7 +182,18 @@ class Reporter:
     def begin_step(self) -> None:
         """A new step is about to be planned."""
         self.num_steps += 1
+        self._step = self.num_steps
         self._marks.clear()
+        self.mark()
+
+    def end_launch(self) -> tuple[float, ...]:
+        """When the phases of the launch ended; hand it to `begin_landing`."""
+        return tuple(self._marks)
+
+    def begin_landing(self, step: int, marks: Sequence[float]) -> None:
+        """The tokens of a step are there; perhaps later ones were launched since."""
+        self._step = step
+        self._marks[:] = marks
         self.mark()
 
     def planned(self, plan: Plan) -> None:
@@ -214,7 +230,7 @@ class Reporter:
             self._listener(ended)
 
     def end_step(self, plan: Plan, scheduler: Scheduler) -> None:
-        """The step's sums; needs the four marks."""
+        """The sums of the step that has landed."""
         if self._listener is None:
             return
         schedule, model, sample = (later - sooner for sooner, later in zip(self._marks, self._marks[1:], strict=False))

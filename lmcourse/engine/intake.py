@@ -60,7 +60,8 @@ class Intake:
         if len({*sampling.banned_ids, *sampling.early_ids}) >= self._spec.vocab:
             raise ConfigError("bad_words leave no token to generate", expected="fewer bad_words", where="bad_words")
         stream = TextStream(self._tokenizer, gen.skip_special_tokens) if self._tokenizer else None
-        request = Request(request_id, prompt, len(prompt) + stops.max_new_tokens, self._identify(prompt))
+        most = len(prompt) + stops.max_new_tokens
+        request = Request(request_id, prompt, most, self._identify(prompt), needs_host=sampling.needs_host)
         return Entry(request, sampling, Answer(request_id, stops, stream))
 
     def _identify(self, prompt: Sequence[int]) -> dict[int, bytes]:

@@ -1,4 +1,4 @@
-"""Sampler: logits of a step in, one token per row out, for all requests at once.
+"""Sampler: logits of a step in, one token per row out, for all requests at once, without a word to the host.
 
 The idea: every rule of GenerationConfig is one masked operation over the whole [rows, vocab] table, and rows that do
 not use a rule have its neutral value. If every row is greedy and unedited, all of it is a single argmax.
@@ -10,13 +10,16 @@ not use a rule have its neutral value. If every row is greedy and unedited, all 
 Filters keep ties: a token as likely as the last one kept is kept too, so the outcome never depends on how a sort
 breaks ties.
 
+Contract: `choose` leaves a Choice on the device, which the next step can be fed from; `Choice.read` is for the host,
+once the tensors are there. `sample` is both at once.
+
 Lesson: 2 (passing generation parameters)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,7 +29,9 @@ from lmcourse.engine.request import Request
 from lmcourse.engine.sampling import SamplingRule, draw_uniforms
 from lmcourse.errors import RequestFailedError
 
-__all__ = ["Sampled", "keep_min_p", "keep_top_k", "keep_top_p", "sample"]
+__all__ = ["Choice", "Sampled", "choose", "keep_min_p", "keep_top_k", "keep_top_p", "require_finite", "sample"]
+
+_NOT_FINITE = -1
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,52 @@ class Sampled:
     logprobs: dict[int, float] | None = None
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Choice:
+    """A step's samples: `tensors` on the device, and what it takes to read them."""
+
+    token_ids: Tensor  # int64 [rows]; negative where the logits are not finite
+    reports: tuple[Tensor, ...] = ()  # of the rows that asked for logprobs: ids and values of the best, the chosen's
+    counts: dict[int, int] = field(default_factory=dict)  # by row: how many logprobs it asked for
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What `read` needs on the host."""
+        return (self.token_ids, *self.reports)
+
+    def read(self, tensors: Sequence[Tensor]) -> list[Sampled | None]:
+        """`tensors`, copied to the host, as one entry per row; None where the logits are not finite."""
+        chosen: list[int] = tensors[0].tolist()
+        told = _read_reports(tensors[1:], self.counts, chosen) if self.counts else {}
+        return [Sampled(token_id, told.get(row)) if token_id >= 0 else None for row, token_id in enumerate(chosen)]
+
+
 def sample(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingRule]) -> list[Sampled]:
-    """One token per row of float32 [rows, vocab] logits, overwritten on the way; RequestFailedError if one fails."""
+    """`choose` and `Choice.read`; RequestFailedError if any row is not finite."""
+    choice = choose(logits, requests, rules)
+    sampled = choice.read([tensor.cpu() for tensor in choice.tensors])
+    return require_finite(sampled, requests)
+
+
+def require_finite(sampled: Sequence[Sampled | None], requests: Sequence[Request]) -> list[Sampled]:
+    """The same, or a RequestFailedError that names the requests that have no token."""
+    failed = [request.request_id for request, token in zip(requests, sampled, strict=True) if token is None]
+    if failed:
+        raise RequestFailedError(
+            "the model's logits are not finite",
+            request_ids=tuple(failed),
+            expected="numbers",
+            got="NaN or infinity",
+            next_step="abort the request; if it happens on every prompt, check the weights or use dtype='float32'",
+        )
+    return [token for token in sampled if token is not None]
+
+
+@torch.inference_mode()
+def choose(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingRule]) -> Choice:
+    """One token per row of float32 [rows, vocab] logits, which are overwritten on the way."""
     best, token_ids = logits.max(dim=-1)
-    _check_finite(best, requests)
+    finite = best.isfinite()  # max() propagates NaN, so one number per row tells; a row of -inf alone is not, either
     asked = [row for row, rule in enumerate(rules) if rule.num_logprobs is not None]
     logprobs = logits[asked].log_softmax(dim=-1) if asked else None
     if _edit(logits, requests, rules):
@@ -49,26 +95,13 @@ def sample(logits: Tensor, requests: Sequence[Request], rules: Sequence[Sampling
     drawn = [row for row, rule in enumerate(rules) if rule.temperature > 0]
     if drawn:
         token_ids[drawn] = _draw(logits[drawn], [requests[row] for row in drawn], [rules[row] for row in drawn])
-    chosen: list[int] = token_ids.tolist()
+    chosen = token_ids.where(finite, _NOT_FINITE)
     if logprobs is None:
-        return [Sampled(token_id) for token_id in chosen]
-    counts = [rules[row].num_logprobs or 0 for row in asked]
-    reports = dict(zip(asked, _report_logprobs(logprobs, counts, [chosen[row] for row in asked]), strict=True))
-    return [Sampled(token_id, reports.get(row)) for row, token_id in enumerate(chosen)]
-
-
-def _check_finite(best: Tensor, requests: Sequence[Request]) -> None:
-    """max() propagates NaN, so one number per row tells; a row of -inf alone counts as not finite too."""
-    finite = best.isfinite()
-    if not finite.all():
-        ids = [request.request_id for request, good in zip(requests, finite.tolist(), strict=True) if not good]
-        raise RequestFailedError(
-            "the model's logits are not finite",
-            request_ids=tuple(ids),
-            expected="numbers",
-            got="NaN or infinity",
-            next_step="abort the request; if it happens on every prompt, check the weights or use dtype='float32'",
-        )
+        return Choice(chosen)
+    counts = {row: rules[row].num_logprobs or 0 for row in asked}
+    best_of = logprobs.topk(min(max(counts.values()), logprobs.shape[-1]), dim=-1)
+    of_chosen = logprobs.gather(-1, chosen[asked].clamp(min=0)[:, None])[:, 0]
+    return Choice(chosen, (best_of.indices, best_of.values, of_chosen), counts)
 
 
 def _edit(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingRule]) -> bool:
@@ -104,7 +137,7 @@ def _apply_mask(logits: Tensor, request: Request, rule: SamplingRule) -> None:
             request_ids=(request.request_id,),
             got=f"{type(error).__name__}: {error}",
         ) from error
-    if not logits.amax() > -torch.inf:
+    if logits.amax() == -torch.inf:
         raise RequestFailedError(
             "no token may come next",
             request_ids=(request.request_id,),
@@ -170,14 +203,12 @@ def keep_min_p(probs: Tensor, fraction: Tensor) -> Tensor:
     return probs.masked_fill(probs < fraction * probs.amax(dim=-1, keepdim=True), 0)
 
 
-def _report_logprobs(logprobs: Tensor, counts: Sequence[int], chosen: Sequence[int]) -> list[dict[int, float]]:
-    """Per row: its counts[row] best tokens, best first, and the chosen one."""
-    best = logprobs.topk(min(max(counts), logprobs.shape[-1]), dim=-1)
-    of_chosen = logprobs.gather(-1, torch.tensor(chosen, device=logprobs.device)[:, None])[:, 0].tolist()
-    reports = []
-    rows = zip(best.indices.tolist(), best.values.tolist(), counts, chosen, of_chosen, strict=True)
-    for ids, values, count, token_id, value in rows:
-        report = dict(zip(ids[:count], values[:count], strict=True))
-        report.setdefault(token_id, value)
-        reports.append(report)
-    return reports
+def _read_reports(
+    reports: Sequence[Tensor], counts: dict[int, int], chosen: Sequence[int]
+) -> dict[int, dict[int, float]]:
+    """Per row that asked: its counts[row] best tokens, best first, and the chosen one."""
+    told = {}
+    for row, ids, values, of_chosen in zip(counts, *(tensor.tolist() for tensor in reports), strict=True):
+        told[row] = dict(zip(ids[: counts[row]], values[: counts[row]], strict=True))
+        told[row].setdefault(chosen[row], of_chosen)
+    return told

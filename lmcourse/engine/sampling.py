@@ -52,6 +52,11 @@ class SamplingRule:
     num_logprobs: int | None = None  # None: not asked for
     mask: TokenMask | None = None
 
+    @property
+    def needs_host(self) -> bool:
+        """Whether the host must know a token before it can help to sample the next."""
+        return self.repetition_penalty != 1 or self.mask is not None
+
 
 def make_sampling_rule(
     gen: GenerationConfig, *, banned_ids: Sequence[int], stop_ids: frozenset[int], mask: TokenMask | None = None

@@ -10,7 +10,9 @@ alike (prefix_cache.py). If a decode finds no free block, the youngest running r
 waits again, first in line, to be computed again. The older never wait for the younger, so the oldest always moves on
 and every request ends.
 
-Contract: `schedule` is pure and returns a Plan; `apply` carries it out; `record_computed` follows the model's run.
+Contract: `schedule` is pure and returns a Plan; `apply` carries it out; `record_launched` follows the model's launch,
+whose tokens come whenever they come (`Request.append`). Steps run in the order in which they are planned, so blocks
+that are given back may be handed out again at once.
 
 Lesson: 3 (continuous batching, preemption)
 """
@@ -114,12 +116,13 @@ class Scheduler:
         return chain(self.running, self.waiting)
 
     def schedule(self) -> Plan:
-        """Plan the next step; changes nothing. The plan has chunks whenever there is any request."""
+        """Plan the next step; changes nothing. No chunks: there is no request, or all wait for pending tokens."""
         kept, preempted, num_available = self._find_room()
         budget = self.max_tokens_per_step
         chunks: list[Chunk] = []
         for request in sorted(kept, key=lambda request: request.num_to_compute > 1):  # stable: age decides otherwise
-            budget -= self._grant(request, request.num_computed, budget, chunks)
+            if request.num_to_compute:
+                budget -= self._grant(request, request.num_computed, budget, chunks)
         hits: list[Hit] = []
         if not preempted:
             for hit in self._find_admissible(kept, num_available):
@@ -152,7 +155,7 @@ class Scheduler:
         for request in islice(self.waiting, self.max_running - len(running)):
             found = self.prefixes.find(request)
             idle = {block for block in found if self.blocks.is_idle(block)} - taken
-            num_available -= self.blocks.count_blocks(request.num_tokens) - len(found) + len(idle)
+            num_available -= self.blocks.count_blocks(request.num_wanted) - len(found) + len(idle)
             if num_available < 0 or self.prefixes.awaits(request, len(found), ahead):
                 break
             yield Hit(request, tuple(found), len(found) * self.blocks.tokens_per_block)
@@ -160,11 +163,12 @@ class Scheduler:
             ahead.append(request)
 
     def _count_missing(self, request: Request) -> int:
-        return self.blocks.count_blocks(request.num_tokens) - len(request.blocks)
+        wanted = request.num_wanted if request.num_to_compute else request.num_computed
+        return max(0, self.blocks.count_blocks(wanted) - len(request.blocks))
 
     @staticmethod
     def _grant(request: Request, start: int, budget: int, chunks: list[Chunk]) -> int:
-        stop = min(request.num_tokens, start + budget)
+        stop = min(request.num_wanted, start + budget)
         if stop > start:
             chunks.append(Chunk(request, start, stop, samples=stop == request.num_tokens))
         return stop - start
@@ -191,15 +195,19 @@ class Scheduler:
                 request.blocks += allocated[request.request_id]
         return allocated
 
-    def record_computed(self, chunk: Chunk, sampled: int | None = None) -> None:
-        """The chunk's keys and values are cached; a sampled token is appended so that there is one more to compute.
+    def record_launched(self, plan: Plan) -> None:
+        """The chunks count as computed, and the tokens that they sample as known: there is one more to compute.
 
-        From now on others may find the blocks that the chunk has filled.
+        From now on others may find the blocks that the chunks have filled, since they are computed later.
         """
-        if sampled is not None:
-            chunk.request.append(sampled)
-        chunk.request.num_computed = chunk.stop
-        self.prefixes.publish(chunk.request, chunk.start, chunk.stop)
+        for chunk in plan.chunks:
+            request = chunk.request
+            request.num_computed = chunk.stop
+            request.num_pending += chunk.samples
+            self._publish(request, chunk.start - 1)  # whose token may have been pending when it was launched
+
+    def _publish(self, request: Request, start: int) -> None:
+        self.prefixes.publish(request, max(0, start), min(request.num_computed, len(request.token_ids)))
 
     def remove(self, request: Request) -> None:
         """Finish or abort: the request's blocks are free at once."""
@@ -207,6 +215,8 @@ class Scheduler:
         self._give_back(request, RequestState.FINISHED)
 
     def _give_back(self, request: Request, state: RequestState) -> None:
+        if request.blocks:
+            self._publish(request, request.num_computed - 2)  # what a last launch did not know yet
         self.blocks.release(request.blocks)
         request.blocks = []
         request.num_computed = 0
@@ -220,7 +230,8 @@ class Scheduler:
         self.running, self.waiting = [], deque(requests)
         self.blocks.reset()
         for request in self.waiting:
-            request.blocks, request.num_computed, request.state = [], 0, RequestState.WAITING
+            request.blocks, request.num_computed, request.num_pending = [], 0, 0
+            request.state = RequestState.WAITING
 
     def check(self) -> None:
         """Raise AssertionError unless requests, queues and blocks agree."""

@@ -43,6 +43,7 @@ class RaggedBatch:
     context_lens: tuple[int, ...]  # [num_requests]; tokens in cache once this step's are written
     rotary_lens: Tensor  # int64 [num_tokens]: max(prompt, context) of the token's request, for dynamic NTK
     num_decodes: int  # the first so many requests have one new token each
+    starts: Tensor | None = None  # query_starts as int32 on the device, where they were sent along with the rest
 
     @property
     def num_requests(self) -> int:
@@ -51,5 +52,7 @@ class RaggedBatch:
 
     @cached_property
     def device_starts(self) -> Tensor:
-        """query_starts as int32 [num_requests + 1] on the device; copied once, at the first layer that asks."""
+        """query_starts as int32 [num_requests + 1] on the device; copied once, if they must be."""
+        if self.starts is not None:
+            return self.starts
         return torch.tensor(self.query_starts, dtype=torch.int32, device=self.positions.device)

@@ -41,6 +41,7 @@ class EngineRun:
             max_batch_size=self.workload.max_running,
             max_prefill_token_num=self.workload.budget,
             enable_prefix_caching=self.workload.num_beginnings is not None,
+            overlap=self.rng.random() < 0.5,
         )
         self.num_aborts = 0
 

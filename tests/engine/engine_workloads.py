@@ -143,6 +143,7 @@ class Simulation:
         self.scheduler.check()
         for chunk in plan.chunks:
             self._compute(chunk)
+        self.scheduler.record_launched(plan)
         for chunk in plan.chunks:
             self._finish_or_go_on(chunk)
         self.scheduler.check()
@@ -178,13 +179,11 @@ class Simulation:
     def _finish_or_go_on(self, chunk: Chunk) -> None:
         request, job = chunk.request, self.jobs[chunk.request.request_id]
         if not chunk.samples:
-            self.scheduler.record_computed(chunk)
             return
         token = next_token([self.slots[self._slot(request, position)] for position in range(chunk.stop)])
-        if request.num_outputs + 1 < job.num_new:
-            self.scheduler.record_computed(chunk, token)
+        if request.num_outputs < job.num_new:
+            request.append(token)
             return
-        self.scheduler.record_computed(chunk)
         assert [*request.output_ids, token] == expected_outputs(request, job.num_new)
         self.scheduler.remove(request)
 

@@ -21,7 +21,7 @@ from engine_fakes import (
 from engine_runs import run_engine_workloads
 
 from lmcourse.config import GenerationConfig, TurbomindEngineConfig
-from lmcourse.engine import Engine
+from lmcourse.engine import Answer, Engine
 from lmcourse.errors import ConfigError, EngineClosedError, LmcourseError, MemoryBudgetError, PromptError
 
 VOCAB = 50
@@ -204,9 +204,9 @@ def test_interrupted_step_loses_nothing(rng, kind: type[BaseException], at_call:
     assert told == {key: mirror_greedy(prompt, 8, VOCAB) for key, prompt in enumerate(prompts)}
 
 
-@pytest.mark.parametrize("where", ["make_batch", "sample"])
+@pytest.mark.parametrize("where", ["make_batch", "choose", "Fetch"])
 def test_failure_anywhere_in_a_step_is_mended(rng, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    from lmcourse.engine import engine as module
+    from lmcourse.engine import runner as module
 
     engine = make_engine(MirrorDecoder())
     prompts = [random_prompt(rng, VOCAB) for _ in range(3)]
@@ -234,14 +234,14 @@ def test_interruption_while_tokens_are_taken_over(rng, monkeypatch: pytest.Monke
         engine.add(prompt, greedy(3))
     engine.step()
     left = iter(range(pushes))
-    record = engine._scheduler.record_computed
+    push = Answer.push
 
-    def interrupt(*arguments: object) -> None:
+    def interrupt(answer: Answer, *arguments: object) -> None:
+        push(answer, *arguments)
         if next(left, None) is None:
             raise KeyboardInterrupt
-        record(*arguments)
 
-    monkeypatch.setattr(engine._scheduler, "record_computed", interrupt)
+    monkeypatch.setattr(Answer, "push", interrupt)
     with pytest.raises(KeyboardInterrupt):
         engine.step()
     monkeypatch.undo()

@@ -31,8 +31,10 @@ def add(scheduler: Scheduler, request_id: int, ids, num_new: int = 8, **keywords
 def advance(scheduler: Scheduler) -> Plan:
     plan = scheduler.schedule()
     scheduler.apply(plan)
+    scheduler.record_launched(plan)
     for chunk in plan.chunks:
-        scheduler.record_computed(chunk, 7 if chunk.samples else None)
+        if chunk.samples:
+            chunk.request.append(7)
     scheduler.check()
     return plan
 

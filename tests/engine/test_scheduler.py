@@ -29,8 +29,10 @@ def add(scheduler: Scheduler, request_id: int, prompt_len: int, num_new: int = 4
 def advance(scheduler: Scheduler) -> Plan:
     plan = scheduler.schedule()
     scheduler.apply(plan)
+    scheduler.record_launched(plan)
     for chunk in plan.chunks:
-        scheduler.record_computed(chunk, 7 if chunk.samples else None)
+        if chunk.samples:
+            chunk.request.append(7)
     scheduler.check()
     return plan
 

@@ -31,10 +31,11 @@ def test_engine_2000_random_workloads() -> None:
     run_engine_workloads(2000, fresh_seed()).check(at_least=2000)
 
 
-def test_engine_interrupted_at_1500_random_lines() -> None:
-    num_lines = run_interrupted(None)
-    for at_line in random.SystemRandom().sample(range(1, num_lines + 1), 1500):
+@pytest.mark.parametrize("overlap", [False, True])
+def test_engine_interrupted_at_1000_random_lines(overlap: bool) -> None:
+    num_lines = run_interrupted(None, overlap=overlap)
+    for at_line in random.SystemRandom().sample(range(1, num_lines + 1), 1000):
         try:
-            run_interrupted(at_line)
+            run_interrupted(at_line, overlap=overlap)
         except AssertionError as error:
             raise AssertionError(f"interrupted at line {at_line}: {error}") from error
