@@ -52,7 +52,7 @@ def run_workload(workload, config: dict, *, overlap: bool) -> tuple[dict[int, li
         if clock > 15 and not engine.has_work:
             break
     stats = engine.stats()
-    assert stats.num_free_blocks == stats.num_blocks
+    assert stats.num_free_blocks + stats.num_cached_blocks == stats.num_blocks
     return told, stats.num_preemptions
 
 
