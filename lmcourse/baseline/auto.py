@@ -22,11 +22,11 @@ from transformers import AutoModelForCausalLM as HFAutoModel
 from transformers.utils import logging
 
 from lmcourse.baseline.chat import ChatMixin
-from lmcourse.baseline.internlm2 import InternLM2Config, InternLM2ForCausalLM
+from lmcourse.baseline.internlm2 import InternLM2Config, InternLM2ForCausalLM, read_tensors
 from lmcourse.baseline.notes import say_once
 from lmcourse.baseline.tokenizer import load_tokenizer
 from lmcourse.errors import CheckpointError, ConfigError, UnsupportedModelError
-from lmcourse.models import Checkpoint
+from lmcourse.models import Checkpoint, open_checkpoint
 from lmcourse.models.engine_format import ENGINE_FILE
 from lmcourse.text.hub import find_model
 
@@ -129,10 +129,14 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _load(cls: Any, folder: Path, **settings: Any) -> tuple[Any, dict[str, Any]]:
-    Checkpoint(folder)  # its errors name what is damaged, pickled or missing; transformers' do not
+    # opening it first: its errors name what is damaged, pickled or missing; transformers' do not
+    drawn = not isinstance(open_checkpoint(folder, torch.device("cpu")), Checkpoint)
+    place: Path | None = folder
+    if drawn and not issubclass(cls, InternLM2ForCausalLM):  # which reads either kind by itself
+        place, settings["state_dict"] = None, read_tensors(folder)
     try:
         with _quiet_transformers():
-            model, info = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **settings)
+            model, info = cls.from_pretrained(place, use_safetensors=True, output_loading_info=True, **settings)
     except (RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(
             "the weights do not fit the config", got=str(error).strip().splitlines()[-1],

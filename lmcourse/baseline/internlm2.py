@@ -18,16 +18,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from einops import rearrange
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from lmcourse.baseline.chat import ChatMixin
 from lmcourse.errors import CheckpointError
-from lmcourse.models import Checkpoint
+from lmcourse.models import open_checkpoint
 from lmcourse.text.hub import find_model
 
-__all__ = ["InternLM2Config", "InternLM2ForCausalLM", "convert_tensors", "split_wqkv"]
+__all__ = ["InternLM2Config", "InternLM2ForCausalLM", "convert_tensors", "read_tensors", "split_wqkv"]
 
 # InternLM2's name → Llama's, for every tensor but wqkv.
 _LLAMA_NAMES = (
@@ -73,6 +74,13 @@ def _llama_name(name: str) -> str:
     return name
 
 
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All stored tensors on the CPU; those with random weights are drawn where that is fast."""
+    drawn_on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    source = open_checkpoint(folder, drawn_on)
+    return {name: source.read(name).cpu() for name in source.tensors}
+
+
 def convert_tensors(tensors: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
     """InternLM2's tensors under Llama's names; tensors that already have them (`save_pretrained`) stay as they are."""
     head_dim = config.hidden_size // config.num_attention_heads
@@ -108,9 +116,7 @@ class InternLM2ForCausalLM(ChatMixin, LlamaForCausalLM):  # type: ignore[misc]
             return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
         folder = find_model(pretrained_model_name_or_path)
         config = config if config is not None else InternLM2Config.from_pretrained(folder)
-        checkpoint = Checkpoint(folder)
-        tensors = {name: checkpoint.read(name) for name in checkpoint.tensors}
-        kwargs["state_dict"] = convert_tensors(tensors, config)
+        kwargs["state_dict"] = convert_tensors(read_tensors(folder), config)
         loaded = super().from_pretrained(None, *args, config=config, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.name_or_path = str(folder)

@@ -16,6 +16,7 @@ import torch
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from lmcourse.errors import CheckpointError
+from lmcourse.text.byte_vocabulary import BYTE_FILE
 from lmcourse.text.tokenizer import Tokenizer
 
 __all__ = ["SentencePieceTokenizer", "load_tokenizer"]
@@ -25,7 +26,7 @@ def load_tokenizer(folder: Path) -> Any:
     """Raises CheckpointError if the folder holds neither tokenizer.json nor tokenizer.model."""
     if (folder / "tokenizer.json").is_file():
         return PreTrainedTokenizerFast.from_pretrained(folder)
-    if (folder / "tokenizer.model").is_file():
+    if (folder / "tokenizer.model").is_file() or (folder / BYTE_FILE).is_file():
         return SentencePieceTokenizer(folder)
     raise CheckpointError(
         "the model's folder has no tokenizer",

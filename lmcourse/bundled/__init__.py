@@ -1,6 +1,7 @@
 """The models and texts that come with the package: generated and trained by this project (zoo/), data only.
 
 tiny-chat → InternLM2-architecture chat model in Hugging Face format; its card is tiny-chat/README.md.
+dummy/    → shapes of real models for measuring: configs and byte tokenizers; weights are drawn when they are loaded.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from pathlib import Path
 
 from lmcourse.errors import ModelNotFoundError
 
-__all__ = ["bundled_names", "model_path"]
+__all__ = ["bundled_names", "dummy_names", "dummy_path", "model_path"]
 
-_ROOT = Path(__file__).parent
+_ROOT, _DUMMY = Path(__file__).parent, "dummy:"
 
 
 def bundled_names() -> tuple[str, ...]:
@@ -29,4 +30,24 @@ def model_path(name: str) -> Path:
         got=name,
         where=_ROOT.name,
         next_step="for a model of your own give its folder to pipeline() or to the command",
+    )
+
+
+def dummy_names() -> tuple[str, ...]:
+    """Names such as dummy:llama2-7b, sorted; a variant such as :awq has a folder of its own, llama2-7b-awq."""
+    return tuple(sorted(f"{_DUMMY}{entry.parent.name}" for entry in _ROOT.glob("dummy/*/config.json")))
+
+
+def dummy_path(name: str) -> Path | None:
+    """The folder of a model with random weights; None for a name that does not begin with dummy:."""
+    if not name.startswith(_DUMMY):
+        return None
+    wanted = _DUMMY + name.removeprefix(_DUMMY).replace(":", "-")
+    if wanted in dummy_names():
+        return _ROOT / "dummy" / wanted.removeprefix(_DUMMY)
+    raise ModelNotFoundError(
+        f"no model with random weights is called {name[:80]!r}",
+        expected=" | ".join(dummy_names()),
+        got=name[:80],
+        next_step="take one of these; for another shape put random_weights.json beside a config.json of your own",
     )

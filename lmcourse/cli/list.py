@@ -31,7 +31,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table of families."""
+    """Print the table of families, and the models that come along."""
+    from lmcourse.bundled import bundled_names, dummy_names
     from lmcourse.models import FAMILIES
 
     if args.json:
@@ -46,4 +47,6 @@ def run(args: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in table) for column in range(4)]
     for row in table:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]))
+    print(f"\nmodels that come along: {', '.join(bundled_names())}")
+    print(f"real shapes with random weights, for measuring: {', '.join(dummy_names())}")
     return 0

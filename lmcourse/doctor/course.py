@@ -48,6 +48,8 @@ def probe_model(folder: Path) -> ModelFacts:
     """Sizes and completeness by names and file sizes alone; nothing is loaded."""
     if not os.path.isfile(folder / "config.json"):  # unlike Path.is_file, False for a folder of another user
         return ModelFacts(folder, None, "no config.json")
+    if os.path.isfile(folder / "random_weights.json"):
+        return ModelFacts(folder, _count_drawn_bytes(folder))
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -60,6 +62,14 @@ def probe_model(folder: Path) -> ModelFacts:
     if missing:
         return ModelFacts(folder, None, f"{', '.join(missing[:3])} missing")
     return ModelFacts(folder, sum((folder / name).stat().st_size for name in names))
+
+
+def _count_drawn_bytes(folder: Path) -> int:
+    """Of a model with random weights (dummy:internlm2-1_8b), in 16 bits."""
+    from lmcourse.accounting import count_parameters
+    from lmcourse.models import load_spec
+
+    return 2 * count_parameters(load_spec(folder)).total
 
 
 def fits(weight_bytes: int, memory_bytes: int, *, has_gpu: bool) -> bool:

@@ -107,7 +107,8 @@ class Engine:
         place = choose_device(device)
         dtype = choose_dtype(config, load_spec(path).dtype, place)
         tokenizer = Tokenizer.from_folder(path)
-        decoder = load_decoder(path, dtype=dtype, device=place, model_format=config.model_format)
+        free_bytes = measure_free_bytes(place, weight_bytes=0)
+        decoder = load_decoder(path, dtype=dtype, device=place, model_format=config.model_format, free_bytes=free_bytes)
         return cls(decoder, tokenizer, config, on_event=on_event)
 
     def _make_blocks(self, decoder: Decoder) -> BlockManager:

@@ -6,6 +6,7 @@ layouts.py           TensorRule              stored tensors → canonical weight
 decoder.py           Decoder                 the only transformer
 safetensors_file.py  read_header, …          one file: its header, checked; written tensor by tensor
 checkpoint.py        Checkpoint              a folder: names and shapes, then one tensor at a time
+random_weights.py    RandomCheckpoint        weights that are drawn, for measuring a shape
 weight_stream.py     WeightStream            canonical weights, one at a time
 loading.py           load_spec, load_decoder a folder → a decoder on a device
 engine_format.py     EngineManifest          the engine's own format, and which format a folder has
@@ -19,7 +20,7 @@ from lmcourse.models.checkpoint import Checkpoint
 from lmcourse.models.convert import ConvertedTensor, convert
 from lmcourse.models.decoder import Decoder, DecoderLayer
 from lmcourse.models.families import FAMILIES, Family, find_family
-from lmcourse.models.loading import Progress, load_decoder, load_spec
+from lmcourse.models.loading import Progress, load_decoder, load_spec, open_checkpoint
 from lmcourse.models.safetensors_file import TensorInfo
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "find_family",
     "load_decoder",
     "load_spec",
+    "open_checkpoint",
 ]

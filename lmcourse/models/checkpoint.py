@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Protocol
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -22,10 +23,20 @@ from lmcourse.errors import CheckpointError
 from lmcourse.models.files import read_json, require_folder
 from lmcourse.models.safetensors_file import TensorInfo, damaged, read_header
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "TensorSource"]
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+class TensorSource(Protocol):
+    """Where stored tensors come from: files (Checkpoint) or arithmetic (RandomCheckpoint)."""
+
+    folder: Path
+    tensors: dict[str, TensorInfo]
+
+    def read(self, name: str) -> Tensor:
+        """The tensor in its stored dtype, on any device: copy what is to be kept."""
 
 
 class Checkpoint:

@@ -34,6 +34,7 @@ _COPIED = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.model",
+    "byte_tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",

@@ -4,7 +4,8 @@ The decoder is built on torch's meta device, where shapes cost nothing; then eac
 makes it, so that the peak of memory is the model and one tensor. Which format a folder has is told by its files:
 
     turbomind.json   the engine's own: names, shapes and spec are the decoder's
-    config.json      Hugging Face: a family's layout says how its tensors become the decoder's
+    config.json      Hugging Face: a family's layout says how its tensors become the decoder's, which lie in
+                     safetensors files or are drawn (random_weights.json)
 
 Lesson: 2 (what happens before the first token)
 """
@@ -19,18 +20,19 @@ import torch
 from torch import Tensor, nn
 
 from lmcourse.errors import MemoryBudgetError
-from lmcourse.models.checkpoint import Checkpoint
+from lmcourse.models.checkpoint import Checkpoint, TensorSource
 from lmcourse.models.decoder import Decoder, meta_decoder
 from lmcourse.models.engine_format import EngineManifest, detect_format
 from lmcourse.models.families import Family, find_family
 from lmcourse.models.files import read_json, require_folder
 from lmcourse.models.hf_config import token_ids
 from lmcourse.models.layouts import ENGINE_RULES
+from lmcourse.models.random_weights import RANDOM_FILE, RandomCheckpoint
 from lmcourse.models.spec_limits import check_limits
 from lmcourse.models.weight_stream import WeightStream
 from lmcourse.spec import ModelSpec
 
-__all__ = ["Progress", "load_decoder", "load_spec", "open_weights"]
+__all__ = ["Progress", "load_decoder", "load_spec", "open_checkpoint", "open_weights"]
 
 Progress = Callable[[str, int, int], None]  # the canonical tensor that is ready, tensors done, tensors in all
 
@@ -50,11 +52,17 @@ def load_decoder(
     device: torch.device,
     model_format: str | None = None,
     progress: Progress | None = None,
+    free_bytes: int | None = None,
 ) -> Decoder:
-    """The model of a folder, ready to run; its weights do not require gradients."""
+    """The model of a folder, ready to run; its weights do not require gradients.
+
+    MemoryBudgetError before anything is read if the weights are more than free_bytes (None: what the device has).
+    """
     folder = require_folder(folder)
     detect_format(folder, model_format)
     weights, _ = open_weights(folder, dtype=dtype, device=device)
+    if free_bytes is not None and weights.num_bytes > free_bytes:
+        raise _too_big(weights, device, free_bytes)
     decoder = meta_decoder(weights.spec)
     total = sum(1 for _ in decoder.parameters())
     try:
@@ -63,7 +71,7 @@ def load_decoder(
             if progress is not None:
                 progress(stored.name, done, total)
     except torch.OutOfMemoryError as error:
-        raise _too_big(weights, device) from error
+        raise _too_big(weights, device, torch.cuda.mem_get_info(device)[0]) from error
     return decoder
 
 
@@ -75,7 +83,17 @@ def open_weights(folder: Path, *, dtype: torch.dtype | None, device: torch.devic
         return WeightStream(checkpoint, manifest.spec, ENGINE_RULES, dtype, device), manifest.family
     spec, family = _read_config(folder)
     assert family.layout is not None, "find_family returns rows that run"
-    return WeightStream(Checkpoint(folder), spec, family.layout.rules, dtype, device), family.name
+    source = open_checkpoint(folder, device)
+    return WeightStream(source, spec, family.layout.rules, dtype, device), family.name
+
+
+def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
+    """The stored tensors of a Hugging Face folder: read from its files, or drawn on the device."""
+    if not (folder / RANDOM_FILE).is_file():
+        return Checkpoint(folder)
+    spec, family = _read_config(folder)
+    assert family.layout is not None, "find_family returns rows that run"
+    return RandomCheckpoint(folder, spec, family.layout.rules, device)
 
 
 def _read_config(folder: Path) -> tuple[ModelSpec, Family]:
@@ -90,13 +108,14 @@ def _read_config(folder: Path) -> tuple[ModelSpec, Family]:
     return spec, family
 
 
-def _too_big(weights: WeightStream, device: torch.device) -> MemoryBudgetError:
+def _too_big(weights: WeightStream, device: torch.device, free_bytes: int) -> MemoryBudgetError:
     return MemoryBudgetError(
         "the weights do not fit the device",
         expected=f"{weights.num_bytes / 2**30:.2f} GiB free",
-        got=f"{torch.cuda.mem_get_info(device)[0] / 2**30:.2f} GiB free when loading stopped",
+        got=f"{free_bytes / 2**30:.2f} GiB free",
         where=device,
-        next_step="close what else uses the device (nvidia-smi shows it), load as float16, or take a smaller model",
+        next_step="take a smaller model, load as float16, close what else uses the device (nvidia-smi shows it), or "
+        "let the device look larger: LMCOURSE_DEVICE_MEMORY_GIB, 1 on a CPU unless set",
     )
 
 

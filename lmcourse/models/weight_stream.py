@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lmcourse.errors import CheckpointError
-from lmcourse.models.checkpoint import Checkpoint
+from lmcourse.models.checkpoint import TensorSource
 from lmcourse.models.decoder import meta_decoder
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
 from lmcourse.models.safetensors_file import TensorInfo
@@ -35,7 +35,7 @@ _ROTARY_TABLE = "rotary_emb.inv_freq"  # published with old checkpoints; compute
 class WeightStream:
     """Iterate to get (what it was made of, weight) pairs."""
 
-    checkpoint: Checkpoint
+    checkpoint: TensorSource
     spec: ModelSpec
     rules: tuple[TensorRule, ...]
     dtype: torch.dtype | None  # None: as stored

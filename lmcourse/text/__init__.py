@@ -10,6 +10,6 @@ chat_template   find_template: a model → its ChatTemplate
 tokenizer       Tokenizer, TextStream
   vocabulary      what a tokenizer needs of a vocabulary
   tokenizer_json  tokenizer.json         sentence_piece  tokenizer.model
-  special_tokens  which texts are one token
+  special_tokens  which texts are one token    byte_vocabulary  byte_tokenizer.json
 files           reading a model folder's small files
 """

@@ -5,6 +5,8 @@
     3  ModelScope          org/name, and only if downloading is allowed
     4  Hugging Face        the same name
 
+Before them all: dummy:internlm2-1_8b, a bundled config whose weights are drawn when it is loaded.
+
 A download keeps to weights in safetensors, JSON and tokenizer files: neither pickles nor code come along. It resumes
 where it was interrupted and shows its progress. A hub that does not answer within seconds counts as out of reach. The
 error says what was tried, why each failed, and how to get the model by hand.
@@ -19,8 +21,8 @@ import os
 import re
 from pathlib import Path
 
-from lmcourse.bundled import bundled_names, model_path
-from lmcourse.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
+from lmcourse.bundled import bundled_names, dummy_path, model_path
+from lmcourse.errors import CheckpointError, ModelNotFoundError
 from lmcourse.text.download import HUBS, Hub, Refusal
 from lmcourse.text.files import is_lfs_pointer
 
@@ -51,13 +53,8 @@ def find_model(
     revision is a hub's branch, tag or commit; download_dir takes the place of the hub's own cache.
     """
     text, path = _as_path(name)
-    if text.startswith("dummy:"):
-        raise UnsupportedModelError(
-            "dummy: models, which have random weights, arrive in Part 2",
-            expected="a folder, a bundled name or a hub name",
-            got=text,
-            next_step=f"use the bundled model: {COURSE_MODEL}",
-        )
+    if folder := dummy_path(text):
+        return folder
     if text.strip() and os.path.lexists(path):
         return _checked(path)
     if text in bundled_names():

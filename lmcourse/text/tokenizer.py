@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lmcourse.errors import CheckpointError, PromptError
+from lmcourse.text.byte_vocabulary import BYTE_FILE, ByteVocabulary
 from lmcourse.text.sentence_piece import SentencePieceVocabulary
 from lmcourse.text.special_tokens import SpecialTokens, read_special_tokens
 from lmcourse.text.tokenizer_json import JsonVocabulary
@@ -42,13 +43,15 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
-        """The tokenizer of a model folder: tokenizer.json, or else tokenizer.model; else CheckpointError."""
+        """The tokenizer of a model folder: tokenizer.json, tokenizer.model or byte_tokenizer.json, in this order."""
         path = Path(folder).expanduser()
         special = read_special_tokens(path)
         if (path / "tokenizer.json").exists():
             return cls(JsonVocabulary(path / "tokenizer.json", special), special)
         if (path / "tokenizer.model").exists():
             return cls(SentencePieceVocabulary(path / "tokenizer.model", special), special)
+        if (path / BYTE_FILE).exists():
+            return cls(ByteVocabulary(path / BYTE_FILE, special), special)
         names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
         raise CheckpointError(
             "the model folder holds no tokenizer",

@@ -19,5 +19,9 @@ def test_table_is_aligned(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     column = lines[0].index("architectures")
-    assert len(lines) == len(FAMILIES) + 1
-    assert all(line[column - 1] == " " != line[column] for line in lines)
+    table, (gap, bundled, dummies) = lines[:-3], lines[-3:]
+    assert len(table) == len(FAMILIES) + 1
+    assert all(line[column - 1] == " " != line[column] for line in table)
+    assert gap == ""
+    assert "tiny-chat" in bundled
+    assert "dummy:internlm2-1_8b" in dummies

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lmcourse.bundled import model_path
+from lmcourse.bundled import dummy_path, model_path
 from lmcourse.doctor import link_model
 from lmcourse.doctor.course import check_lesson_link, check_model, find_real_models, fits, probe_model
 from lmcourse.errors import ModelNotFoundError
@@ -124,3 +124,8 @@ def test_check_model_by_variable(asked, status):
     row = check_model({"LMCOURSE_MODEL": asked}, None, has_gpu=False)
     assert row.status == status
     assert asked in row.found
+
+
+def test_probe_model_counts_weights_that_are_drawn():
+    facts = probe_model(dummy_path("dummy:internlm2-1_8b"))
+    assert (facts.weight_bytes, facts.problem) == (2 * 1_889_110_016, None)

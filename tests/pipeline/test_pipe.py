@@ -206,7 +206,7 @@ class Made:
         ({"chat_template_config": "internlm2"}, "wrong type"),
         ({"model_name": "internlm9"}, "no chat template is called"),
         ({"log_level": "LOUD"}, "not a level"),
-        ({"model_path": "dummy:internlm2-1_8b"}, "Part 2"),
+        ({"model_path": "dummy:gpt-2"}, "no model with random weights"),
     ],
 )
 def test_pipeline_bad_arguments_are_named_errors(arguments, message):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmcourse.bundled import model_path
-from lmcourse.errors import CheckpointError, ModelNotFoundError, StorageError, UnsupportedModelError
+from lmcourse.errors import CheckpointError, ModelNotFoundError, StorageError
 from lmcourse.text import download, hub
 from lmcourse.text.hub import course_model, find_model
 
@@ -91,8 +91,10 @@ def test_odd_names_are_named_errors(name, no_hubs):
 
 
 def test_dummy_names_are_not_looked_up(no_hubs):
-    with pytest.raises(UnsupportedModelError, match="Part 2"):
-        find_model("dummy:llama2-7b")
+    folder = find_model("dummy:llama2-7b")
+    assert {"config.json", "random_weights.json"} <= {path.name for path in folder.iterdir()}
+    with pytest.raises(ModelNotFoundError, match="dummy:internlm2-1_8b"):
+        find_model("dummy:gpt-2")
 
 
 @pytest.mark.parametrize(
