@@ -70,7 +70,7 @@ def pipeline(
     template = find_template(dataclasses.replace(template_config, model_name=next(iter(named), None)), folder)
     from lmcourse.engine import Engine
 
-    return Pipeline(Engine.from_folder(folder, config), template)
+    return Pipeline(Engine.from_folder(folder, config), template, folder.name)
 
 
 def _refuse_unknown(unknown: dict[str, Any]) -> None:
@@ -102,9 +102,9 @@ def _set_log_level(level: str) -> None:
 class Pipeline:
     """A running model. Calls from several threads are safe and share the engine's batches."""
 
-    def __init__(self, engine: Engine, template: ChatTemplate) -> None:
+    def __init__(self, engine: Engine, template: ChatTemplate, name: str = "model") -> None:
         assert engine.tokenizer is not None, "a pipeline turns text into ids"
-        self.engine, self.template, self.tokenizer = engine, template, engine.tokenizer
+        self.engine, self.template, self.tokenizer, self.name = engine, template, engine.tokenizer, name
         from lmcourse.engine import Dispatcher
 
         self.dispatcher = Dispatcher(engine)

@@ -1,0 +1,9 @@
+"""The server: OpenAI's interface over HTTP for a running pipeline. Needs the extra: pip install "lmcourse[serve]".
+
+settings      ServerSettings: keys, origins, queue, limits       schema/    what goes over the wire
+app           make_app: the routes, put together                 guards     key, content type, size of the body
+service       Service: what the routes share; admission          errors     every refusal in one form
+answers       the n answers of a request, as they come           streaming  server-sent events, and who has left
+chat          /v1/chat/completions                               models     /v1/models, /health
+completions   /v1/completions                                    running    a server in this process
+"""

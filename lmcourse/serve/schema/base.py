@@ -1,0 +1,111 @@
+"""What requests and answers share: refusal of unknown keys, sampling settings, usage, errors.
+
+The idea: a setting that is accepted has an effect. OpenAI's fields that mean nothing to one machine (user, store, ...)
+are accepted because clients send them; settings that would change the answer and are not there are refused by name.
+
+Lesson: 5 (the request)
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from lmcourse.config import GenerationConfig
+
+__all__ = ["Answer", "ErrorAnswer", "ErrorBody", "NotHere", "Request", "SamplingRequest", "StreamOptions", "Usage"]
+
+FinishReason = Literal["stop", "length", "tool_calls", "abort"]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Request(BaseModel):
+    """A body: unknown keys are errors, and numbers are not guessed from texts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class Answer(BaseModel):
+    """What the server sends."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+def _refuse(value: Any) -> None:
+    if value not in (None, 0, {}, []):
+        raise ValueError("this server does not have this setting; leave it out")
+
+
+NotHere = Annotated[None, BeforeValidator(_refuse), Field(description="Not supported: leave it out, null or 0.")]
+
+
+class StreamOptions(Request):
+    """How a stream ends."""
+
+    include_usage: bool = Field(default=False, description="Send the token counts in a last piece before [DONE].")
+    include_obfuscation: bool | None = Field(None, description="Accepted; nothing is padded here.")
+
+
+class SamplingRequest(Request):
+    """How tokens are chosen and when the answer ends; greedy without temperature, top_p, top_k, min_p and seed."""
+
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(None, description="0 is greedy.")
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(None, description="0 keeps all tokens.")
+    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[Number, Field(gt=0, le=100)] | None = Field(None, description="1 is none.")
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
+        None, description="The same seed gives the same answer, whatever else the server does."
+    )
+    stop: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None, description="The answer ends before the first of these; they may span tokens."
+    )
+    ignore_eos: bool | None = Field(None, description="Go on after the model's own end, up to the longest length.")
+    skip_special_tokens: bool | None = Field(None, description="Default true.")
+    min_new_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    bad_words: list[Annotated[str, Field(min_length=1)]] | None = Field(None, description="Each must be one token.")
+    stop_token_ids: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] | None = None
+
+    def generation_config(self, max_new_tokens: int, logprobs: int | None = None) -> GenerationConfig:
+        """The engine's settings of one answer."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        return GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            random_seed=None if self.seed is None else self.seed % 2**64,
+            stop_words=stop or None,
+            ignore_eos=bool(self.ignore_eos),
+            skip_special_tokens=self.skip_special_tokens is not False,
+            min_new_tokens=self.min_new_tokens,
+            bad_words=self.bad_words or None,
+            stop_token_ids=self.stop_token_ids or None,
+            logprobs=logprobs,
+        )
+
+
+class Usage(Answer):
+    """Token counts of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ErrorBody(Answer):
+    """What went wrong: in words, of which kind, in which field, and as a word for programs."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorAnswer(Answer):
+    """Every answer that is not 200."""
+
+    error: ErrorBody

@@ -1,0 +1,125 @@
+"""Service: what the routes share: the engine, the template, the names of the model, and who may come in.
+
+The idea of admission: an answer either has a place in the batch, or waits, or is refused at once with the time after
+which asking again makes sense. A queue without an end only turns a busy server into a slow one.
+
+Lesson: 5 (continuous batching under load)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lmcourse.config import GenerationConfig
+from lmcourse.engine import AsyncEngine, Order, TokenMask, TokenStream
+from lmcourse.errors import ConfigError, EngineClosedError, PromptError, ServerBusyError
+from lmcourse.pipeline import Pipeline
+from lmcourse.serve.errors import ModelUnknownError
+from lmcourse.serve.settings import ServerSettings
+from lmcourse.text.prompts import encode_prompt
+
+__all__ = ["Service"]
+
+_INLINE_CHARACTERS = 4096  # shorter prompts are encoded at once, longer ones on another thread
+
+
+class Service:
+    """One model, asked by many."""
+
+    def __init__(self, source: Pipeline | AsyncEngine, settings: ServerSettings) -> None:
+        self.engine = source if isinstance(source, AsyncEngine) else AsyncEngine(source)
+        if not isinstance(self.engine.source, Pipeline):
+            raise ConfigError("a server needs a pipeline, which knows the chat template", got=repr(self.engine.source))
+        self.pipe: Pipeline = self.engine.source
+        self.settings = settings
+        self.started_at = int(time.time())
+        self.draining = False
+        self._seconds_per_answer = 1.0  # running mean
+        self._longest_token = _count_longest(self.pipe)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Names that `model` may have; the first is the one that is shown."""
+        return (self.pipe.name, *self.settings.model_aliases)
+
+    def check_model(self, name: str) -> None:
+        """ModelUnknownError for a model that is not here."""
+        if name not in self.model_names:
+            raise ModelUnknownError(f"the model {name!r} does not exist", expected=" | ".join(self.model_names))
+
+    async def encode(self, prompt: Any, *, wrap: bool = True) -> list[int]:
+        """Token ids of a text, messages or {"prompt_token_ids": ids}; PromptError also for what is plainly too long."""
+        num_characters = _count_characters(prompt)
+        if num_characters > self.pipe.session_len * self._longest_token:
+            raise PromptError(
+                "the prompt is too long for the session",
+                expected=f"at most {self.pipe.session_len - 1} tokens",
+                got=f"{num_characters} characters",
+                next_step="shorten the prompt or raise session_len",
+            )
+        pipe = self.pipe
+        if num_characters <= _INLINE_CHARACTERS:
+            return encode_prompt(prompt, pipe.template, pipe.tokenizer, wrap=wrap)
+        return await asyncio.to_thread(encode_prompt, prompt, pipe.template, pipe.tokenizer, wrap=wrap)
+
+    async def start(
+        self,
+        prompts: Sequence[list[int]],
+        gen: GenerationConfig,
+        n: int = 1,
+        make_mask: Callable[[], TokenMask | None] = lambda: None,
+    ) -> list[TokenStream]:
+        """n answers to each prompt, all taken by the engine, or none and an error."""
+        self._admit(len(prompts) * n)
+        streams: list[TokenStream] = []
+        try:
+            for ids in prompts:
+                for index in range(n):
+                    order = Order(ids, self.pipe.with_stops(gen, index), self.pipe.stop_ids, make_mask())
+                    streams.append(self.engine.start(order))
+            for stream in streams:
+                await stream.accepted()
+        except BaseException:
+            for stream in streams:
+                stream.close()
+            raise
+        return streams
+
+    def _admit(self, count: int) -> None:
+        """ServerBusyError if `count` more answers would make the queue too long."""
+        if self.draining:
+            raise EngineClosedError("the server is shutting down", next_step="try again later")
+        places = self.pipe.engine.config.max_batch_size
+        ahead = self.engine.num_open - places - self.settings.max_queue + count
+        if ahead > 0:
+            raise ServerBusyError(
+                "the queue is full", retry_after_seconds=min(60.0, max(1.0, self._seconds_per_answer * ahead / places))
+            )
+
+    def note_answer(self, seconds: float) -> None:
+        """An answer took so long from the asking to its end."""
+        self._seconds_per_answer += 0.1 * (seconds - self._seconds_per_answer)
+
+    async def finish(self) -> None:
+        """Refuse new requests, finish what runs within the grace, return the rest as it is."""
+        self.draining = True
+        await self.engine.aclose(self.settings.grace_seconds)
+
+
+def _count_longest(pipe: Pipeline) -> int:
+    """Bytes of the longest token: no prompt that fits the session is longer than session_len of these."""
+    vocabulary = pipe.tokenizer.vocabulary
+    return max(len(vocabulary.piece(token_id, None).data) for token_id in range(vocabulary.size))
+
+
+def _count_characters(prompt: Any) -> int:
+    match prompt:
+        case str():
+            return len(prompt)
+        case list():
+            return sum(len(text) for message in prompt if isinstance(text := message.get("content"), str))
+        case _:
+            return 0
