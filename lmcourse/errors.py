@@ -6,6 +6,7 @@
     ├── ModelNotFoundError     a model name that leads to no folder; lists what was tried
     ├── CheckpointError        files of a model that are missing, damaged, unsafe or of the wrong shape
     │   └── UnsupportedModelError   an architecture or format that no row of the family table covers
+    ├── CalibrationError       calibration text that is too short, activations that are not finite
     ├── StorageError           writing failed (a full disk, say); nothing half-written is left behind
     ├── MemoryBudgetError      weights or KV blocks do not fit the device budget
     ├── RequestFailedError     computing some of the requests failed; the others go on
@@ -22,6 +23,7 @@ so that a server or a notebook can show them in its own form.
 from __future__ import annotations
 
 __all__ = [
+    "CalibrationError",
     "CheckpointError",
     "ConfigError",
     "EngineClosedError",
@@ -74,6 +76,10 @@ class CheckpointError(LmcourseError):
 
 class UnsupportedModelError(CheckpointError):
     """A model whose architecture or storage format is not covered."""
+
+
+class CalibrationError(LmcourseError):
+    """A model cannot be calibrated with this text, or gives nothing finite for it."""
 
 
 class StorageError(LmcourseError, OSError):

@@ -2,15 +2,17 @@
 
 tiny-chat → InternLM2-architecture chat model in Hugging Face format; its card is tiny-chat/README.md.
 dummy/    → shapes of real models for measuring: configs and byte tokenizers; weights are drawn when they are loaded.
+calibration.txt.xz → dialogues of the same kinds, for quantisation; zoo/calibration.py writes it.
 """
 
 from __future__ import annotations
 
+import lzma
 from pathlib import Path
 
 from lmcourse.errors import ModelNotFoundError
 
-__all__ = ["bundled_names", "dummy_names", "dummy_path", "model_path"]
+__all__ = ["bundled_names", "calibration_text", "dummy_names", "dummy_path", "model_path"]
 
 _ROOT, _DUMMY = Path(__file__).parent, "dummy:"
 
@@ -51,3 +53,8 @@ def dummy_path(name: str) -> Path | None:
         got=name[:80],
         next_step="take one of these; for another shape put random_weights.json beside a config.json of your own",
     )
+
+
+def calibration_text() -> str:
+    """Dialogues in internlm2's chat format, about a quarter of a million tokens of tiny-chat."""
+    return lzma.decompress((_ROOT / "calibration.txt.xz").read_bytes()).decode()

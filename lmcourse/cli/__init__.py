@@ -4,5 +4,5 @@ lab       JupyterLab on the lessons       convert   a model in the engine's own 
 doctor    checks of this machine          bench     measurements of this machine
 list      the model families              homework  exercises
 chat      talking with a model            flags     options that commands share
-                                          talk      a conversation in the terminal
+lite      4-bit weights                   talk      a conversation in the terminal
 """

@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         parser,
         (
             Flag("--dst-path", "new folder", "OUT", Path, Path("workspace")),
-            Flag("--model-format", "format of PATH", choices=("hf",), shown="detected"),
+            Flag("--model-format", "format of PATH", choices=("hf", "awq"), shown="detected"),
             Flag("--tp", "GPUs to cut the weights for; the engine cuts them when it loads, so only 1", "N", int, 1),
         ),
     )

@@ -38,7 +38,7 @@ from lmcourse.kernels.lang import (
     triton,
     wait_for_inputs,
 )
-from lmcourse.kernels.operands import Matrix, Norm, Stream
+from lmcourse.kernels.operands import AnyMatrix, Matrix, Norm, PackedMatrix, Stream
 from lmcourse.kernels.project import (
     MOST_ROW_TOKENS,
     MOST_TILE_TOKENS,
@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 
-def norm_gate_up_reference(stream: Stream, norm: Norm, gate_up: Matrix) -> tuple[Tensor, Tensor]:
+def norm_gate_up_reference(stream: Stream, norm: Norm, gate_up: AnyMatrix) -> tuple[Tensor, Tensor]:
     """The composition; each piece in the form that suits the device and the number of tokens."""
     normed, residual = add_norm(stream, norm)
     parts = project(normed, gate_up)
@@ -202,19 +202,26 @@ def plan_gate_up(num_tokens: int) -> TilePlan:
     return TilePlan(32, tile_m, 128, 0, 4, 4) if num_tokens <= 16 else TilePlan(64, tile_m, 128, 0, 4, 3)
 
 
-_NORM_GATE_UP = Operation(
-    reference=norm_gate_up_reference,
-    triton=(
-        UpTo(MOST_ROW_TOKENS, norm_gate_up_rows),
-        UpTo(MOST_TILE_TOKENS, norm_gate_up_tiles, dtypes=(torch.float16, torch.bfloat16)),
+_NORM_GATE_UP: dict[type, Operation[..., tuple[Tensor, Tensor]]] = {
+    Matrix: Operation(
+        reference=norm_gate_up_reference,
+        triton=(
+            UpTo(MOST_ROW_TOKENS, norm_gate_up_rows),
+            UpTo(MOST_TILE_TOKENS, norm_gate_up_tiles, dtypes=(torch.float16, torch.bfloat16)),
+        ),
     ),
-)
+    PackedMatrix: Operation(reference=norm_gate_up_reference),
+}
 
 
-def norm_gate_up(stream: Stream, norm: Norm, gate_up: Matrix) -> tuple[Tensor, Tensor]:
+def norm_gate_up(stream: Stream, norm: Norm, gate_up: AnyMatrix) -> tuple[Tensor, Tensor]:
     """(activated [num_tokens, intermediate], residual [num_tokens, hidden])."""
     residual = stream.residual
     check_shape("parts of norm_gate_up", stream.parts, (stream.parts.shape[0], *residual.shape))
-    check_shape("weight of norm_gate_up", gate_up.weight, (gate_up.weight.shape[0] // 2 * 2, residual.shape[1]))
-    form = _NORM_GATE_UP.form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
+    check_shape("residual of norm_gate_up", residual, (residual.shape[0], gate_up.shape[1]))
+    if gate_up.shape[0] % 2:
+        raise ValueError(
+            f"gate and up do not have as many rows each\n  expected: an even number\n  got: {gate_up.shape[0]}"
+        )
+    form = _NORM_GATE_UP[type(gate_up)].form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
     return form(stream, norm, gate_up)

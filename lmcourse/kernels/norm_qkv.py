@@ -38,7 +38,7 @@ from lmcourse.kernels.lang import (
     tl,
     wait_for_inputs,
 )
-from lmcourse.kernels.operands import Matrix, Norm, Rotation, Stream
+from lmcourse.kernels.operands import AnyMatrix, Matrix, Norm, PackedMatrix, Rotation, Stream
 from lmcourse.kernels.project import MOST_ROW_TOKENS, load_weight_rows, plan_rows, project
 from lmcourse.kernels.ragged import LayerKV
 from lmcourse.kernels.rotate_write import check_pool, count_heads, rotate_write, store_pairs
@@ -47,7 +47,7 @@ __all__ = ["norm_qkv", "norm_qkv_reference", "norm_qkv_rows"]
 
 
 def norm_qkv_reference(
-    stream: Stream, norm: Norm, qkv: Matrix, rotation: Rotation, kv: LayerKV, slots: Tensor
+    stream: Stream, norm: Norm, qkv: AnyMatrix, rotation: Rotation, kv: LayerKV, slots: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The composition; each piece in the form that suits the device and the number of tokens."""
     normed, residual = add_norm(stream, norm)
@@ -136,16 +136,19 @@ def norm_qkv_rows(
     return q, total
 
 
-_NORM_QKV = Operation(reference=norm_qkv_reference, triton=(UpTo(MOST_ROW_TOKENS, norm_qkv_rows),))
+_NORM_QKV: dict[type, Operation[..., tuple[Tensor, Tensor]]] = {
+    Matrix: Operation(reference=norm_qkv_reference, triton=(UpTo(MOST_ROW_TOKENS, norm_qkv_rows),)),
+    PackedMatrix: Operation(reference=norm_qkv_reference),
+}
 
 
 def norm_qkv(
-    stream: Stream, norm: Norm, qkv: Matrix, rotation: Rotation, kv: LayerKV, slots: Tensor
+    stream: Stream, norm: Norm, qkv: AnyMatrix, rotation: Rotation, kv: LayerKV, slots: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(q [num_tokens, num_heads, head_dim], residual [num_tokens, hidden]); k and v are written into kv in place."""
     residual = stream.residual
     check_shape("parts of norm_qkv", stream.parts, (stream.parts.shape[0], *residual.shape))
-    check_shape("weight of norm_qkv", qkv.weight, (qkv.weight.shape[0], residual.shape[1]))
-    count_heads(qkv.weight.shape[0], kv)
-    form = _NORM_QKV.form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
+    check_shape("residual of norm_qkv", residual, (residual.shape[0], qkv.shape[1]))
+    count_heads(qkv.shape[0], kv)
+    form = _NORM_QKV[type(qkv)].form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
     return form(stream, norm, qkv, rotation, kv, slots)

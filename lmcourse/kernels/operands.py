@@ -12,11 +12,11 @@ Lesson: 2 (inside one layer)
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
-__all__ = ["Matrix", "Norm", "Rotation", "Stream", "sum_stream"]
+__all__ = ["AnyMatrix", "Matrix", "Norm", "PackedMatrix", "Rotation", "Stream", "sum_stream"]
 
 
 class Matrix(NamedTuple):
@@ -24,6 +24,37 @@ class Matrix(NamedTuple):
 
     weight: Tensor  # [out_features, in_features]
     bias: Tensor | None = None  # [out_features]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
+        rows, columns = self.weight.shape
+        return rows, columns
+
+
+class PackedMatrix(NamedTuple):
+    """y = x · weightᵀ + bias, with weight[n, k] = (q[n, k] − zero[n, k // group_size]) · scale[n, k // group_size].
+
+    How q, zero and scale lie in the words is in packed.py.
+    """
+
+    words: Tensor  # int32 [out_features, in_features / 8]: eight 4-bit q each
+    groups: Tensor  # int32 [out_features, in_features / group_size]: scale and zero, 16 bits each
+    bias: Tensor | None = None  # [out_features]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
+        rows, words = self.words.shape
+        return rows, words * 8
+
+    @property
+    def group_size(self) -> int:
+        """Input features that share a scale and a zero."""
+        return self.shape[1] // self.groups.shape[1]
+
+
+AnyMatrix: TypeAlias = Matrix | PackedMatrix  # an operation has forms for each
 
 
 class Norm(NamedTuple):

@@ -43,7 +43,8 @@ from lmcourse.kernels.lang import (
     triton,
     wait_for_inputs,
 )
-from lmcourse.kernels.operands import Matrix
+from lmcourse.kernels.operands import AnyMatrix, Matrix, PackedMatrix
+from lmcourse.kernels.w4a16 import W4A16_PROJECT
 
 __all__ = [
     "MOST_ROW_TOKENS",
@@ -230,21 +231,25 @@ def project_tiles(x: Tensor, matrix: Matrix, dtype: torch.dtype | None = None) -
     return out
 
 
-_PROJECT = Operation(
-    reference=project_reference,
-    triton=(
-        UpTo(MOST_ROW_TOKENS, project_rows),
-        UpTo(MOST_TILE_TOKENS, project_tiles, dtypes=(torch.float16, torch.bfloat16)),
+_PROJECT: dict[type, Operation[..., Tensor]] = {
+    Matrix: Operation(
+        reference=project_reference,
+        triton=(
+            UpTo(MOST_ROW_TOKENS, project_rows),
+            UpTo(MOST_TILE_TOKENS, project_tiles, dtypes=(torch.float16, torch.bfloat16)),
+        ),
     ),
-)
+    PackedMatrix: W4A16_PROJECT,
+}
 
 
-def project(x: Tensor, matrix: Matrix, dtype: torch.dtype | None = None) -> Tensor:
+def project(x: Tensor, matrix: AnyMatrix, dtype: torch.dtype | None = None) -> Tensor:
     """x [num_tokens, in_features] → parts [num_parts, num_tokens, out_features]; their sum is the product.
 
     A single part is in the given dtype, x's if none is given; several are float32.
     """
-    check_shape("x of project", x, (x.shape[0], matrix.weight.shape[1]))
+    check_shape("x of project", x, (x.shape[0], matrix.shape[1]))
+    operation = _PROJECT[type(matrix)]
     if x.shape[0] == 0:
-        return project_reference(x, matrix, dtype)
-    return _PROJECT.form_for(x.device, dtype=x.dtype, num_tokens=x.shape[0])(x, matrix, dtype)
+        return operation.reference(x, matrix, dtype)
+    return operation.form_for(x.device, dtype=x.dtype, num_tokens=x.shape[0])(x, matrix, dtype)

@@ -19,9 +19,14 @@ spec_limits.py       check_limits            sizes that no model has
 from lmcourse.models.checkpoint import Checkpoint
 from lmcourse.models.convert import ConvertedTensor, convert
 from lmcourse.models.decoder import Decoder, DecoderLayer
+from lmcourse.models.engine_format import detect_format
 from lmcourse.models.families import FAMILIES, Family, find_family
-from lmcourse.models.loading import Progress, load_decoder, load_spec, open_checkpoint
-from lmcourse.models.safetensors_file import TensorInfo
+from lmcourse.models.files import read_json
+from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
+from lmcourse.models.loading import Progress, load_decoder, load_spec, open_checkpoint, open_weights
+from lmcourse.models.new_folder import new_folder, require_free_space
+from lmcourse.models.safetensors_file import Slot, TensorInfo, TensorWriter, read_header, write_safetensors
+from lmcourse.models.weight_stream import WeightStream
 
 __all__ = [
     "FAMILIES",
@@ -31,10 +36,23 @@ __all__ = [
     "DecoderLayer",
     "Family",
     "Progress",
+    "Slot",
+    "StoredTensor",
     "TensorInfo",
+    "TensorRule",
+    "TensorWriter",
+    "WeightStream",
     "convert",
+    "detect_format",
     "find_family",
     "load_decoder",
     "load_spec",
+    "new_folder",
     "open_checkpoint",
+    "open_weights",
+    "read_header",
+    "read_json",
+    "require_free_space",
+    "stored_tensors",
+    "write_safetensors",
 ]

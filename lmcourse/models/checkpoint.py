@@ -36,7 +36,14 @@ class TensorSource(Protocol):
     tensors: dict[str, TensorInfo]
 
     def read(self, name: str) -> Tensor:
-        """The tensor in its stored dtype, on any device: copy what is to be kept."""
+        """Plain weights in their stored dtype, on any device: copy what is to be kept."""
+
+    def read_words(self, name: str) -> Tensor:
+        """Packed weights, int32, on any device."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors together."""
 
 
 class Checkpoint:
@@ -59,12 +66,26 @@ class Checkpoint:
         return sum(info.num_bytes for info in self.tensors.values())
 
     def read(self, name: str) -> Tensor:
-        """The tensor on the CPU, in its stored dtype, backed by the file: copy what is to be kept."""
+        """Plain weights on the CPU, in their stored dtype, backed by the file: copy what is to be kept."""
         info = self.tensors[name]
         assert info.torch_dtype is not None
+        return self._read(info)
+
+    def read_words(self, name: str) -> Tensor:
+        """Packed weights, int32."""
+        info = self.tensors[name]
+        if info.dtype != "I32":
+            next_step = "only the common layout of int32 words is read: quantise the fp16 model again"
+            raise CheckpointError(
+                f"{name} does not hold packed words", expected="I32", got=info.dtype, where=info.file,
+                next_step=next_step,
+            )  # fmt: skip
+        return self._read(info)
+
+    def _read(self, info: TensorInfo) -> Tensor:
         try:
             with safe_open(info.file, framework="pt") as opened:
-                tensor: Tensor = opened.get_tensor(name)
+                tensor: Tensor = opened.get_tensor(info.name)
         except (SafetensorError, OSError) as error:
             raise damaged(info.file, "a readable safetensors file", str(error)) from error
         return tensor

@@ -76,7 +76,8 @@ def convert(
     """
     source, destination = require_folder(source).resolve(), Path(destination).expanduser().resolve()
     _check_places(source, destination, overwrite=overwrite)
-    detect_format(source, "hf")
+    if detect_format(source) == "turbomind":
+        detect_format(source, "hf")  # says what is wrong
     weights, family = open_weights(source, dtype=None, device=torch.device("cpu"))
     shards = _plan_shards(weights)
     num_bytes = sum(slot.num_bytes for shard in shards.values() for slot in shard.values())
@@ -123,7 +124,7 @@ def _plan_shards(weights: WeightStream) -> Mapping[str, Mapping[str, Slot]]:
     """Canonical tensors by file, in order, no file above _SHARD_BYTES unless one tensor is."""
     shards: list[dict[str, Slot]] = [{}]
     size = 0
-    for name, parameter in meta_decoder(weights.spec).named_parameters():
+    for name, parameter in meta_decoder(weights.spec, weights.formats).named_parameters():
         slot = Slot(tuple(parameter.shape), weights.stored_dtype(name))
         if shards[-1] and size + slot.num_bytes > _SHARD_BYTES:
             shards.append({})

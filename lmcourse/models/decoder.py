@@ -12,18 +12,21 @@ one canonical set of weights, named by the path to the module that holds each:
     norm.weight                                      [hidden]
     head.weight                                      [vocab, hidden]; absent when it is the embedding's table
 
+A matrix of 4-bit weights has {words,groups} in the place of weight (quant/formats.py).
+
 Lesson: 2 (one model, two formats)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lmcourse.kernels import LayerKV, Matrix, RaggedBatch, Rotation, Stream, project
 from lmcourse.layers import MLP, Attention, Embedding, Linear, RMSNorm, Rotary
+from lmcourse.quant import WeightFormat
 from lmcourse.spec import ModelSpec
 
 __all__ = ["Decoder", "DecoderLayer", "meta_decoder"]
@@ -53,8 +56,8 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: [rows, hidden] → float32 [rows, vocab]; pass only the rows whose next token is wanted."""
-        table = self.embedding.weight if self.head is None else self.head.weight
-        parts = project(hidden, Matrix(table), torch.float32)
+        table = Matrix(self.embedding.weight) if self.head is None else self.head.matrix
+        parts = project(hidden, table, torch.float32)
         return parts[0] if parts.shape[0] == 1 else parts.sum(dim=0)
 
     @property
@@ -85,7 +88,12 @@ class DecoderLayer(nn.Module):
         return after
 
 
-def meta_decoder(spec: ModelSpec) -> Decoder:
-    """A decoder with shapes and no memory: every weight on torch's meta device."""
+def meta_decoder(spec: ModelSpec, formats: Mapping[str, WeightFormat] | None = None) -> Decoder:
+    """A decoder with shapes and no memory: every weight on the meta device. formats: by module, else PLAIN."""
     with torch.device("meta"):
-        return Decoder(spec)
+        decoder = Decoder(spec)
+        for name, weight_format in (formats or {}).items():
+            linear = decoder.get_submodule(name)
+            assert isinstance(linear, Linear), f"{name} holds no matrix"
+            linear.use_format(weight_format)
+    return decoder

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmcourse.errors import CheckpointError, ConfigError, UnsupportedModelError
+from lmcourse.errors import CheckpointError, ConfigError
 from lmcourse.models.files import read_json
 from lmcourse.models.hf_config import token_ids
+from lmcourse.models.quantisation import read_quantisation
+from lmcourse.models.safetensors_file import read_header
 from lmcourse.models.spec_limits import check_limits
 from lmcourse.spec import ModelSpec, RotarySpec
 
@@ -69,28 +71,38 @@ class EngineManifest:
             raise _unreadable(path, "the settings that `lmcourse convert` writes", str(error)) from error
 
 
+_WANTED = {
+    "hf": "Hugging Face files with plain weights",
+    "awq": "Hugging Face files with a quantization_config of AWQ, as `lmcourse lite auto_awq` writes them",
+    "turbomind": f"{ENGINE_FILE}, as `lmcourse convert` writes it",
+}
+
+
 def detect_format(folder: Path, wanted: str | None = None) -> str:
-    """ "hf" or "turbomind", by the files that are there; ConfigError if `wanted` is the other one."""
-    found = "turbomind" if (folder / ENGINE_FILE).exists() else "hf"
-    if wanted == "awq":
-        raise UnsupportedModelError(
-            "4-bit AWQ weights arrive with the quantisation lesson",
-            expected="model_format hf or turbomind",
-            got="model_format awq",
-            where=folder,
-            next_step="use the model's fp16 folder and leave model_format out",
-        )
+    """ "hf", "awq" or "turbomind", by the files that are there; ConfigError if `wanted` is another one."""
+    found = "turbomind" if (folder / ENGINE_FILE).exists() else "awq" if _is_awq(folder) else "hf"
     if wanted not in (None, found):
         raise ConfigError(
             f"the folder is not in {wanted} format",
-            expected=f"{ENGINE_FILE}, as `lmcourse convert` writes it"
-            if wanted == "turbomind"
-            else "Hugging Face files",
+            expected=_WANTED[wanted],
             got=f"{found} format",
             where=folder,
             next_step="leave model_format out, and it is detected",
         )
     return found
+
+
+def _is_awq(folder: Path) -> bool:
+    """What config.json says; where it says nothing (LMDeploy 0.3.0), the tensors' names."""
+    config = folder / "config.json"
+    if config.is_file() and read_quantisation(read_json(config)) is not None:
+        return True
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = read_json(index).get("weight_map")
+        return isinstance(names, dict) and any(str(name).endswith(".qweight") for name in names)
+    single = folder / "model.safetensors"
+    return single.is_file() and any(name.endswith(".qweight") for name in read_header(single))
 
 
 def _spec(content: dict[str, Any]) -> ModelSpec:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmcourse.errors import UnsupportedModelError
-from lmcourse.models.hf_config import internlm2_spec, llama_spec, refuse_quantised
+from lmcourse.models.hf_config import internlm2_spec, llama_spec
 from lmcourse.models.layouts import INTERNLM2_RULES, LLAMA_RULES, TensorRule
+from lmcourse.models.quantisation import read_quantisation
 from lmcourse.spec import ModelSpec
 
 __all__ = ["FAMILIES", "Family", "Layout", "find_family"]
@@ -76,7 +77,7 @@ FAMILIES = (
 
 def find_family(hf_config: Mapping[str, Any]) -> Family:
     """The row that can run a config; UnsupportedModelError says whether its family is planned or unknown."""
-    refuse_quantised(hf_config)
+    read_quantisation(hf_config)  # raises if the weights cannot be read
     stated = hf_config.get("architectures") or []
     named = [str(name) for name in stated] if isinstance(stated, list) else [str(stated)]
     matches = [family for family in FAMILIES if set(named) & set(family.architectures)]

@@ -3,8 +3,8 @@
     transformers 4   rope_theta, rope_scaling {type or rope_type, factor}, torch_dtype
     transformers 5   rope_parameters {rope_theta, rope_type, factor}, dtype
 
-What the decoder cannot compute exactly (another activation, another rotary rule, quantised weights) is refused here,
-by name, before any weight is read.
+What the decoder cannot compute exactly (another activation, another rotary rule) is refused here, by name, before any
+weight is read; quantisation.py does the same for weights that are not plain numbers.
 
 Lesson: 2 (what a format holds)
 """
@@ -17,7 +17,7 @@ from typing import Any
 from lmcourse.errors import CheckpointError, UnsupportedModelError
 from lmcourse.spec import ModelSpec, RotarySpec
 
-__all__ = ["internlm2_spec", "llama_spec", "refuse_quantised", "token_ids"]
+__all__ = ["internlm2_spec", "llama_spec", "token_ids"]
 
 Config = Mapping[str, Any]
 _ROTARY_RULES = {None: None, "default": None, "linear": "linear", "dynamic": "dynamic"}
@@ -33,22 +33,6 @@ def llama_spec(config: Config) -> ModelSpec:
 def internlm2_spec(config: Config) -> ModelSpec:
     """InternLM2ForCausalLM; a config without `bias` means biases, as in the class that was published with it."""
     return _spec(config, "internlm2", attention_bias=_flag(config, "bias", default=True), mlp_bias=False)
-
-
-def refuse_quantised(config: Config) -> None:
-    """Raise UnsupportedModelError for weights that are not plain numbers."""
-    quantisation = config.get("quantization_config")
-    if not quantisation:
-        return
-    method = quantisation.get("quant_method") if isinstance(quantisation, Mapping) else quantisation
-    arrives = "4-bit AWQ arrives with the quantisation lesson; " if method == "awq" else ""
-    raise UnsupportedModelError(
-        f"these weights are quantised ({method}), which the engine cannot read",
-        expected="weights in float16, bfloat16 or float32",
-        got=f"quantization_config with quant_method {method!r}",
-        where="config.json",
-        next_step=f"{arrives}use the model's fp16 folder",
-    )
 
 
 def token_ids(value: object, key: str) -> tuple[int, ...]:

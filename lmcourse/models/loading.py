@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lmcourse.errors import MemoryBudgetError
+from lmcourse.errors import CheckpointError, MemoryBudgetError
 from lmcourse.models.checkpoint import Checkpoint, TensorSource
 from lmcourse.models.decoder import Decoder, meta_decoder
 from lmcourse.models.engine_format import EngineManifest, detect_format
@@ -27,6 +27,7 @@ from lmcourse.models.families import Family, find_family
 from lmcourse.models.files import read_json, require_folder
 from lmcourse.models.hf_config import token_ids
 from lmcourse.models.layouts import ENGINE_RULES
+from lmcourse.models.quantisation import read_quantisation
 from lmcourse.models.random_weights import RANDOM_FILE, RandomCheckpoint
 from lmcourse.models.spec_limits import check_limits
 from lmcourse.models.weight_stream import WeightStream
@@ -63,7 +64,7 @@ def load_decoder(
     weights, _ = open_weights(folder, dtype=dtype, device=device)
     if free_bytes is not None and weights.num_bytes > free_bytes:
         raise _too_big(weights, device, free_bytes)
-    decoder = meta_decoder(weights.spec)
+    decoder = meta_decoder(weights.spec, weights.formats)
     total = sum(1 for _ in decoder.parameters())
     try:
         for done, (stored, weight) in enumerate(weights, start=1):
@@ -83,8 +84,9 @@ def open_weights(folder: Path, *, dtype: torch.dtype | None, device: torch.devic
         return WeightStream(checkpoint, manifest.spec, ENGINE_RULES, dtype, device), manifest.family
     spec, family = _read_config(folder)
     assert family.layout is not None, "find_family returns rows that run"
-    source = open_checkpoint(folder, device)
-    return WeightStream(source, spec, family.layout.rules, dtype, device), family.name
+    weights = WeightStream(open_checkpoint(folder, device), spec, family.layout.rules, dtype, device)
+    _check_quantisation(folder, weights)
+    return weights, family.name
 
 
 def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
@@ -96,11 +98,28 @@ def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
     return RandomCheckpoint(folder, spec, family.layout.rules, device)
 
 
+def _check_quantisation(folder: Path, weights: WeightStream) -> None:
+    """Config and tensors must agree on whether, and in which groups, weights are packed."""
+    stated = read_quantisation(read_json(folder / "config.json"))
+    found = {weight_format.group_size for weight_format in weights.formats.values()}
+    agrees = bool(found) if stated is None or stated.group_size is None else found == {stated.group_size}
+    if stated is not None and not agrees:
+        raise CheckpointError(
+            "config.json and the weights disagree on how they are quantised",
+            expected="AWQ" + (f" in groups of {stated.group_size}" if stated.group_size else ""),
+            got="groups of " + ", ".join(map(str, sorted(found))) if found else "no tensor called *.qweight",
+            where=folder,
+            next_step="config and weights are of different models or versions: get both again",
+        )
+
+
 def _read_config(folder: Path) -> tuple[ModelSpec, Family]:
     config = read_json(folder / "config.json")
     family = find_family(config)
     assert family.layout is not None, "find_family returns rows that run"
     spec = check_limits(family.layout.read_spec(config), folder / "config.json")
+    if read_quantisation(config) is not None:
+        spec = dataclasses.replace(spec, dtype="float16")  # what the scales are, and what the 4-bit kernels compute in
     generation = folder / "generation_config.json"
     if generation.exists():
         more = token_ids(read_json(generation).get("eos_token_id"), "eos_token_id")

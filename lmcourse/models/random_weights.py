@@ -55,6 +55,12 @@ class RandomCheckpoint:
             return torch.ones(info.shape, dtype=info.torch_dtype, device=self._device)
         return _draw(info, f"{self._seed}:{name}", self._std, self._device)
 
+    def read_words(self, name: str) -> Tensor:
+        """Every bit as likely 0 as 1."""
+        info = self.tensors[name]
+        words = torch.empty(info.shape, dtype=torch.int32, device=self._device)
+        return words.random_(-(2**31), 2**31 - 1)
+
     def __repr__(self) -> str:
         return f"RandomCheckpoint({self.folder.name}: {len(self.tensors)} tensors, seed {self._seed})"
 

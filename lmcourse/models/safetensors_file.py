@@ -53,7 +53,7 @@ class TensorInfo:
             expected=" | ".join(_FLOATS),
             got=self.dtype,
             where=self.file,
-            next_step="this looks quantised: use the model's fp16 folder",
+            next_step="this looks quantised, in a layout other than AWQ's: use the model's fp16 folder",
         )
 
 
@@ -152,7 +152,7 @@ def write_safetensors(path: Path, slots: Mapping[str, Slot]) -> Iterator[TensorW
 
 
 def _header(slots: Mapping[str, Slot]) -> bytes:
-    words = {dtype: word for word, dtype in _FLOATS.items()}
+    words = {dtype: word for word, dtype in _FLOATS.items()} | {torch.int32: "I32"}
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for name, slot in slots.items():

@@ -13,8 +13,9 @@ from __future__ import annotations
 import difflib
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,7 +24,9 @@ from lmcourse.errors import CheckpointError
 from lmcourse.models.checkpoint import TensorSource
 from lmcourse.models.decoder import meta_decoder
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
+from lmcourse.models.packed_weights import find_formats, packed_sources, read_packed
 from lmcourse.models.safetensors_file import TensorInfo
+from lmcourse.quant import AwqFormat
 from lmcourse.spec import ModelSpec
 
 __all__ = ["WeightStream"]
@@ -43,31 +46,67 @@ class WeightStream:
 
     def __iter__(self) -> Iterator[tuple[StoredTensor, Tensor]]:
         used: set[str] = set()
-        for name, parameter in meta_decoder(self.spec).named_parameters():
-            stored = stored_tensors(self.rules, name)
+        for name, parameter in meta_decoder(self.spec, self.formats).named_parameters():
+            stored = self._stored(name)
             used.update(stored.sources)
             yield stored, self._weight(stored, tuple(parameter.shape))
         self._warn_of_unused(used)
 
+    def layer_tensors(self, number: int) -> list[StoredTensor]:
+        """What one layer is made of."""
+        names = [name for name, _ in meta_decoder(self.spec, self.formats).layers[number].named_parameters()]
+        return [self._stored(f"layers.{number}.{name}") for name in names]
+
+    def layer(self, number: int) -> Iterator[tuple[StoredTensor, Tensor]]:
+        """The weights of one layer."""
+        for stored in self.layer_tensors(number):
+            yield stored, self.weight(stored.name)
+
+    def weight(self, canonical: str) -> Tensor:
+        """One weight by its canonical name."""
+        shape = meta_decoder(self.spec, self.formats).get_parameter(canonical).shape
+        return self._weight(self._stored(canonical), tuple(shape))
+
+    @cached_property
+    def formats(self) -> Mapping[str, AwqFormat]:
+        """The packed matrices, by canonical module."""
+        return find_formats(self.checkpoint, self.spec, self.rules)
+
     @property
     def num_bytes(self) -> int:
         """Of all weights, in the dtype that they get."""
-        weights = meta_decoder(self.spec).named_parameters()
-        return sum(weight.numel() * (self.dtype or self.stored_dtype(name)).itemsize for name, weight in weights)
+        weights = meta_decoder(self.spec, self.formats).named_parameters()
+        return sum(weight.numel() * self._dtype(name).itemsize for name, weight in weights)
 
     def stored_dtype(self, canonical: str) -> torch.dtype:
         """The dtype that a canonical weight has without casting."""
+        if self._is_packed(canonical):
+            return torch.int32
         dtypes = [self._info(source).torch_dtype for source in stored_tensors(self.rules, canonical).sources]
         return functools.reduce(torch.promote_types, dtypes)
 
+    def _dtype(self, canonical: str) -> torch.dtype:
+        return self.stored_dtype(canonical) if self.dtype is None or self._is_packed(canonical) else self.dtype
+
+    def _is_packed(self, canonical: str) -> bool:
+        module, leaf = canonical.rsplit(".", 1)
+        return module in self.formats and leaf != "bias"
+
+    def _stored(self, canonical: str) -> StoredTensor:
+        if self._is_packed(canonical):
+            return packed_sources(self.rules, canonical, self.checkpoint)
+        return stored_tensors(self.rules, canonical)
+
     def _weight(self, stored: StoredTensor, shape: tuple[int, ...]) -> Tensor:
+        if self._is_packed(stored.name):
+            return read_packed(stored, stored.name.rsplit(".", 1)[1], shape, self.spec, self._part)
         rule = stored.rule
         rows = rule.source_rows(self.spec) if rule.source_rows else shape[:1]
         parts = [self._part(source, (n, *shape[1:])) for source, n in zip(stored.sources, rows, strict=True)]
         weight = parts[0] if len(parts) == 1 else torch.cat(parts)
         return rule.arrange(weight, self.spec) if rule.arrange else weight
 
-    def _part(self, source: str, shape: tuple[int, ...]) -> Tensor:
+    def _part(self, source: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         info = self._info(source)
         if info.shape != shape:
             raise CheckpointError(
@@ -77,9 +116,11 @@ class WeightStream:
                 where=info.file,
                 next_step="config and weights are of different models or versions: get both again",
             )
+        if dtype is torch.int32:
+            return self.checkpoint.read_words(source).to(device=self.device, copy=True)
         read = self.checkpoint.read(source)
         # A copy even when nothing changes: what was read is still backed by the file.
-        part = read.to(device=self.device, dtype=self.dtype or read.dtype, copy=True)
+        part = read.to(device=self.device, dtype=dtype or self.dtype or read.dtype, copy=True)
         if not _is_finite(part):
             raise self._not_finite(source, read)
         return part

@@ -20,4 +20,4 @@ def test_init_weights_have_no_gradient_and_print_their_shape():
     layer = Linear(5, 3)
     assert not layer.weight.requires_grad
     assert layer.bias is None
-    assert repr(layer) == "Linear(5 -> 3, bias=False, torch.float32)"
+    assert repr(layer) == "Linear(5 -> 3, bias=False, weight float32)"

@@ -225,6 +225,9 @@ def test_convert_bad_sources_are_named(source, tmp_path):
         convert(tmp_path / "out", tmp_path / "again")
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
+    with pytest.raises(CheckpointError, match="disagree on how they are quantised"):
+        convert(source, tmp_path / "again")
+    (source / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
     with pytest.raises(UnsupportedModelError, match="quantised"):
         convert(source, tmp_path / "again")
     (source / "config.json").write_text(json.dumps(config | {"vocab_size": 132}))

@@ -111,7 +111,7 @@ def test_find_family_without_architectures_goes_by_model_type():
         ({"architectures": ["GPT2LMHeadModel"]}, "no family of the table"),
         ({"model_type": "bert"}, "no family of the table"),
         ({}, "no family of the table"),
-        (llama_config(quantization_config={"quant_method": "awq"}), "quantisation lesson"),
+        (llama_config(quantization_config={"quant_method": "awq", "version": "gemv"}), "auto_awq"),
         (llama_config(quantization_config={"quant_method": "gptq"}), "fp16 folder"),
     ],
 )

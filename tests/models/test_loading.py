@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmcourse.errors import CheckpointError, ConfigError, MemoryBudgetError, ModelNotFoundError, UnsupportedModelError
+from lmcourse.errors import CheckpointError, ConfigError, MemoryBudgetError, ModelNotFoundError
 from lmcourse.models import Checkpoint, load_spec
 
 
@@ -183,9 +183,9 @@ def test_load_decoder_wrong_format_says_what_was_found(model, write, load):
     with pytest.raises(ConfigError, match="not in turbomind format") as caught:
         load(write(model), model_format="turbomind")
     assert "hf" in caught.value.got
-    with pytest.raises(UnsupportedModelError, match="quantisation lesson") as caught:
+    with pytest.raises(ConfigError, match="not in awq format") as caught:
         load(write(model), model_format="awq")
-    assert "fp16" in caught.value.next_step
+    assert "auto_awq" in caught.value.expected
 
 
 def count_tensor_bytes() -> int:

@@ -1,0 +1,76 @@
+"""How the kernels want 4-bit weights to lie: eight along k in a word, neighbours 16 bits apart.
+
+    word c of row n     bits   0..3   4..7   8..11  12..15 │ 16..19  20..23  24..27  28..31
+                        k = 8c +  0      2       4       6 │      1       3       5       7
+
+One mask, 0x000f000f, takes out two neighbours at once, one in each half of a register, where a GPU multiplies pairs of
+float16. Or-ed with 0x6400, the bits of the number 1024, they are already float16: 1024 + q. So the zero is stored as
+1024 + zero, and one subtraction gives q − zero, exactly:
+
+    group word          low half: scale as float16 │ high half: 1024 + zero as float16
+
+0.53 bytes a weight with groups of 128. Checkpoints pack along n instead (quant/packing.py); loading repacks them.
+
+Lesson: 4 (packing for the machine that reads it)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lmcourse.kernels.operands import Matrix, PackedMatrix
+
+__all__ = [
+    "NIBBLE_SHIFTS",
+    "join_groups",
+    "pack_words",
+    "plain_matrix",
+    "split_groups",
+    "unpack_matrix",
+    "unpack_words",
+]
+
+NIBBLE_SHIFTS = (0, 16, 4, 20, 8, 24, 12, 28)  # where k = 8c, 8c + 1, … lies
+
+
+def pack_words(values: Tensor) -> Tensor:
+    """uint8 [out_features, in_features], 0 to 15 → int32 [out_features, in_features / 8]."""
+    rows, columns = values.shape
+    eights = values.view(rows, columns // 8, 8)
+    words = torch.zeros(eights.shape[:2], dtype=torch.int32, device=values.device)
+    for place, shift in enumerate(NIBBLE_SHIFTS):
+        words |= eights[..., place].to(torch.int32) << shift
+    return words
+
+
+def unpack_words(words: Tensor) -> Tensor:
+    """int32 [out_features, in_features / 8] → uint8 [out_features, in_features]."""
+    values = torch.empty((*words.shape, 8), dtype=torch.uint8, device=words.device)
+    for place, shift in enumerate(NIBBLE_SHIFTS):
+        values[..., place] = ((words >> shift) & 15).to(torch.uint8)
+    return values.flatten(1)
+
+
+def join_groups(scales: Tensor, zeros: Tensor) -> Tensor:
+    """scales and zeros [out_features, groups] → int32 [out_features, groups]."""
+    halves = torch.stack((scales.half(), 1024 + zeros.half()), dim=-1)
+    return halves.contiguous().view(torch.int32).squeeze(-1)
+
+
+def split_groups(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """(scales, zeros), both float16 [out_features, groups]."""
+    halves = groups.view(torch.float16).view(*groups.shape, 2)
+    return halves[..., 0], halves[..., 1] - 1024
+
+
+def unpack_matrix(matrix: PackedMatrix, dtype: torch.dtype) -> Tensor:
+    """The weight as plain numbers, [out_features, in_features]."""
+    scales, zeros = (part[..., None].to(dtype) for part in split_groups(matrix.groups))
+    weight = unpack_words(matrix.words).view(*matrix.groups.shape, -1).to(dtype)
+    return weight.sub_(zeros).mul_(scales).view(matrix.shape)
+
+
+def plain_matrix(matrix: PackedMatrix, dtype: torch.dtype) -> Matrix:
+    """The matrix as one of plain weights."""
+    return Matrix(unpack_matrix(matrix, dtype), matrix.bias)

@@ -1,0 +1,161 @@
+"""What flows into the matrices of a layer while calibration text runs through it.
+
+    hidden states of all samples ──layer──▶ hidden states for the next layer
+                                     │
+                                     ├─ input of qkv       (behind the attention norm)
+                                     ├─ input of output    (what attention gives)
+                                     ├─ input of gate_up   (behind the MLP norm)
+                                     └─ input of down      (behind SwiGLU)
+
+The layer is the engine's own, run through the engine's own operations with a small KV cache of its own, a few samples
+at a time. Of each input only its statistics are kept (quant/awq.py), so memory stays near one layer.
+
+Lesson: 4 (why activations tell which channels matter)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lmcourse.errors import CalibrationError
+from lmcourse.kernels import (
+    LayerKV,
+    RaggedBatch,
+    Rotation,
+    Stream,
+    norm_gate_up,
+    norm_qkv,
+    ragged_attention,
+    sum_stream,
+)
+from lmcourse.layers import Rotary
+from lmcourse.models import DecoderLayer
+from lmcourse.quant import ChannelStats
+from lmcourse.spec import ModelSpec
+
+__all__ = ["LayerInputs", "LayerRunner"]
+
+_TOKENS_PER_BLOCK = 64
+_MATRICES = ("attention.qkv", "attention.output", "mlp.gate_up", "mlp.down")
+
+
+@dataclass
+class _Sums:
+    """Of one input, over the tokens seen so far."""
+
+    count: int = 0
+    sums: ChannelStats | None = None  # not yet divided by count
+
+    def add(self, x: Tensor) -> None:
+        x = x.float()
+        new, old = ChannelStats(x.abs().sum(0), x.abs().amax(0), x.t() @ x), self.sums
+        self.count += len(x)
+        self.sums = (
+            new
+            if old is None
+            else ChannelStats(
+                old.mean_abs.add_(new.mean_abs),
+                torch.maximum(old.largest_abs, new.largest_abs),
+                old.second_moment.add_(new.second_moment),
+            )
+        )
+
+    def stats(self) -> ChannelStats:
+        assert self.sums is not None, "no text has run through"
+        return ChannelStats(
+            self.sums.mean_abs / self.count, self.sums.largest_abs, self.sums.second_moment / self.count
+        )
+
+
+@dataclass
+class LayerInputs:
+    """Statistics of one layer: inputs by matrix, and the range of its keys and values."""
+
+    sums: Mapping[str, _Sums] = field(default_factory=lambda: {name: _Sums() for name in _MATRICES})
+    kv_ranges: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # per kv head and feature: min, max
+
+    def stats(self, matrix: str) -> ChannelStats:
+        """By the matrix's canonical name in its layer."""
+        return self.sums[matrix].stats()
+
+    def see_kv(self, name: str, values: Tensor) -> None:
+        """values [num_tokens, num_kv_heads, head_dim]."""
+        low, high = values.float().amin(0), values.float().amax(0)
+        if name in self.kv_ranges:
+            low, high = torch.minimum(low, self.kv_ranges[name][0]), torch.maximum(high, self.kv_ranges[name][1])
+        self.kv_ranges[name] = (low, high)
+
+
+class LayerRunner:
+    """Runs one layer after another over the same samples."""
+
+    def __init__(self, spec: ModelSpec, *, num_samples: int, seqlen: int, batch_size: int) -> None:
+        self._spec, self._seqlen = spec, seqlen
+        self._num_samples, self._batch_size = num_samples, min(batch_size, num_samples)
+        self._rotary = Rotary(spec.rotary, spec.head_dim)
+
+    def run(self, layer: DecoderLayer, hidden: Tensor, *, inputs: LayerInputs | None) -> None:
+        """hidden [num_samples · seqlen, features] becomes the layer's output, in place; inputs takes notes, if given.
+
+        CalibrationError if the layer gives anything that is not finite.
+        """
+        for first, kv, batch in self._batches(hidden):
+            rows = hidden[first : first + len(batch.positions)]
+            rotation = self._rotary(batch.positions, batch.rotary_lens)
+            out = _run_layer(layer, rows, (batch, kv, rotation), inputs)
+            if not bool(torch.isfinite(out).all()):
+                raise CalibrationError(
+                    "a layer's output is not finite",
+                    expected="finite activations",
+                    got="NaN or infinity",
+                    where=f"samples {first // self._seqlen} to {first // self._seqlen + self._batch_size - 1}",
+                    next_step="check that the model itself answers sensibly (lmcourse chat); weights that overflow "
+                    "float16 cannot be quantised on a GPU",
+                )
+            hidden[first : first + len(rows)] = out
+
+    def _batches(self, hidden: Tensor) -> Iterator[tuple[int, LayerKV, RaggedBatch]]:
+        spec, blocks = self._spec, -(-self._seqlen // _TOKENS_PER_BLOCK)
+        shape = (self._batch_size * blocks, spec.num_kv_heads, _TOKENS_PER_BLOCK, spec.head_dim)
+        kv = LayerKV(torch.empty(shape, dtype=hidden.dtype, device=hidden.device), hidden.new_empty(shape))
+        for sample in range(0, self._num_samples, self._batch_size):
+            count = min(self._batch_size, self._num_samples - sample)
+            yield sample * self._seqlen, kv, self._batch(count, blocks, hidden.device)
+
+    def _batch(self, count: int, blocks: int, device: torch.device) -> RaggedBatch:
+        positions = torch.arange(self._seqlen, device=device).repeat(count)
+        request = torch.arange(count, device=device).repeat_interleave(self._seqlen)
+        return RaggedBatch(
+            positions=positions,
+            slots=request * blocks * _TOKENS_PER_BLOCK + positions,
+            block_tables=torch.arange(count * blocks, dtype=torch.int32, device=device).view(count, blocks),
+            query_starts=tuple(range(0, count * self._seqlen + 1, self._seqlen)),
+            context_lens=(self._seqlen,) * count,
+            rotary_lens=torch.full_like(positions, self._seqlen),
+            num_decodes=count if self._seqlen == 1 else 0,
+        )
+
+
+@torch.inference_mode()
+def _run_layer(
+    layer: DecoderLayer, rows: Tensor, place: tuple[RaggedBatch, LayerKV, Rotation], inputs: LayerInputs | None
+) -> Tensor:
+    """DecoderLayer.forward, with a look at what every matrix is given."""
+    batch, kv, rotation = place
+    attention, mlp = layer.attention, layer.mlp
+    stream = Stream(rows, rows.new_empty((0, *rows.shape)))
+    q, residual = norm_qkv(stream, layer.attention_norm.norm, attention.qkv.matrix, rotation, kv, batch.slots)
+    attended = ragged_attention(q, kv, batch, attention.scale).flatten(1)
+    middle = Stream(residual, attention.output(attended))
+    activated, residual = norm_gate_up(middle, layer.mlp_norm.norm, mlp.gate_up.matrix)
+    if inputs is not None:
+        seen = (layer.attention_norm(stream)[0], attended, layer.mlp_norm(middle)[0], activated)
+        for name, x in zip(_MATRICES, seen, strict=True):
+            inputs.sums[name].add(x)
+        for name, pool in zip(("keys", "values"), kv, strict=True):
+            inputs.see_kv(name, pool.transpose(1, 2).flatten(0, 1)[batch.slots])
+    return sum_stream(Stream(residual, mlp.down(activated)))

@@ -1,0 +1,102 @@
+"""Packed weights of a checkpoint: which matrices are stored so, and their canonical words and groups.
+
+    wqkv.qweight ──unpack──▶ values [out, in] ──stack, arrange, as plain rows──▶ pack ──▶ attention.qkv.words
+    wqkv.qzeros ┐
+    wqkv.scales ┴─join─────▶ groups [out, groups] ──stack, arrange──────────────────────▶ attention.qkv.groups
+
+A matrix is packed if its first source has a qweight, whatever config.json says: `modules_to_not_convert`, a packed
+head and a missing quantization_config need no rule of their own.
+
+Lesson: 4 (from a checkpoint to the kernel)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from lmcourse.errors import CheckpointError
+from lmcourse.layers import Linear
+from lmcourse.models.checkpoint import TensorSource
+from lmcourse.models.decoder import meta_decoder
+from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
+from lmcourse.models.safetensors_file import TensorInfo
+from lmcourse.quant import AwqFormat
+from lmcourse.spec import ModelSpec
+
+__all__ = ["find_formats", "packed_sources", "read_packed"]
+
+Reader = Callable[[str, tuple[int, ...], torch.dtype], Tensor]  # a checked tensor of the checkpoint on the device
+_STORED_LEAVES = {"words": ("qweight",), "groups": ("qzeros", "scales")}
+
+
+def find_formats(checkpoint: TensorSource, spec: ModelSpec, rules: tuple[TensorRule, ...]) -> dict[str, AwqFormat]:
+    """The packed matrices, by canonical module."""
+    formats = {}
+    for name, module in meta_decoder(spec).named_modules():
+        if isinstance(module, Linear):
+            (own,) = stored_tensors(rules, f"{name}.groups").sources[:1]
+            (first,) = stored_tensors(rules, f"{name}.scales").sources[:1]
+            if own in checkpoint.tensors:  # the engine's own format
+                formats[name] = AwqFormat(_group_size(checkpoint.tensors[own], module.in_features, axis=1))
+            elif first.removesuffix("scales") + "qweight" in checkpoint.tensors and first in checkpoint.tensors:
+                formats[name] = AwqFormat(_group_size(checkpoint.tensors[first], module.in_features, axis=0))
+    return formats
+
+
+def packed_sources(rules: tuple[TensorRule, ...], canonical: str, checkpoint: TensorSource) -> StoredTensor:
+    """The stored tensors of a canonical words or groups: those of the engine's format, or AWQ's."""
+    own = stored_tensors(rules, canonical)
+    if own.sources[0] in checkpoint.tensors:
+        return own
+    module, leaf = canonical.rsplit(".", 1)
+    by_leaf = [stored_tensors(rules, f"{module}.{stored}").sources for stored in _STORED_LEAVES[leaf]]
+    return StoredTensor(canonical, tuple(name for part in zip(*by_leaf, strict=True) for name in part), own.rule)
+
+
+def read_packed(stored: StoredTensor, leaf: str, shape: tuple[int, ...], spec: ModelSpec, read: Reader) -> Tensor:
+    """A canonical words or groups, of this shape [out, …]."""
+    rule = stored.rule
+    if stored.sources == (stored.name,):
+        return read(stored.name, shape, torch.int32)
+    rows = rule.source_rows(spec) if rule.source_rows else shape[:1]
+    per_part = len(_STORED_LEAVES[leaf])
+    parts = []
+    for i, out_features in enumerate(rows):
+        names = stored.sources[i * per_part : (i + 1) * per_part]
+        parts.append(_READERS[leaf](names, (out_features, shape[1]), read))
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    whole = rule.arrange(whole, spec) if rule.arrange else whole
+    return AwqFormat.pack_rows(whole) if leaf == "words" else whole.contiguous()
+
+
+def _read_values(names: tuple[str, ...], shape: tuple[int, int], read: Reader) -> Tensor:
+    out_features, words = shape
+    return AwqFormat.rows_of_words(read(names[0], (words * 8, out_features // 8), torch.int32))
+
+
+def _read_groups(names: tuple[str, ...], shape: tuple[int, int], read: Reader) -> Tensor:
+    out_features, groups = shape
+    zeros = read(names[0], (groups, out_features // 8), torch.int32)
+    return AwqFormat.rows_of_groups(zeros, read(names[1], (groups, out_features), torch.float16))
+
+
+_READERS: Mapping[str, Callable[[tuple[str, ...], tuple[int, int], Reader], Tensor]] = {
+    "words": _read_values,
+    "groups": _read_groups,
+}
+
+
+def _group_size(info: TensorInfo, in_features: int, *, axis: int) -> int:
+    groups = info.shape[axis] if len(info.shape) == 2 else 0
+    if groups == 0 or in_features % groups or in_features % 8:
+        raise CheckpointError(
+            f"{info.name} has the wrong shape",
+            expected=f"two axes, and a number of groups that divides {in_features} input features",
+            got=list(info.shape),
+            where=info.file,
+            next_step="config and weights are of different models or versions: get both again",
+        )
+    return in_features // groups

@@ -1,0 +1,40 @@
+"""The bundled calibration text: dialogues of the training corpus, from a seed that training does not use.
+
+    python -m lmcourse.zoo.calibration --out lmcourse/bundled/calibration.txt.xz
+
+Quantisation needs typical activations, not knowledge, so the same kinds of text do; held-out tasks stay out of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+from itertools import islice
+from pathlib import Path
+
+from lmcourse.zoo.corpus import dialogues
+from lmcourse.zoo.dialogue import render
+
+__all__ = ["main", "make_text"]
+
+_SEED = 424_242
+_DIALOGUES = 1200
+
+
+def make_text(num_dialogues: int, seed: int = _SEED) -> str:
+    """So many dialogues in internlm2's chat format, one after the other."""
+    return "".join(render(dialogue) for dialogue in islice(dialogues(seed), num_dialogues))
+
+
+def main() -> None:
+    """Command line: writes the text, compressed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .xz")
+    parser.add_argument("--dialogues", type=int, default=_DIALOGUES, help=f"how many (default {_DIALOGUES})")
+    arguments = parser.parse_args()
+    text = make_text(arguments.dialogues)
+    arguments.out.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+
+
+if __name__ == "__main__":
+    main()

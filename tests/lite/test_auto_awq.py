@@ -1,0 +1,239 @@
+"""auto_awq from folder to folder: layout, function kept by the scales, resuming, and refusals that leave nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lmcourse import model_path
+from lmcourse.errors import CalibrationError, ConfigError, StorageError, UnsupportedModelError
+from lmcourse.lite import METHODS, SEARCH, SMOOTH, AwqJob, auto_awq, calibrate, find_text
+from lmcourse.models import load_decoder
+from lmcourse.quant import QuantSettings, unpack_columns
+
+LAYERS = 2
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """tiny-chat's first two layers, so that a test takes a second."""
+    folder = tmp_path_factory.mktemp("models") / "two-layers"
+    shutil.copytree(model_path("tiny-chat"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": LAYERS}))
+    tensors = load_file(folder / "model.safetensors")
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if ".layers." not in name or int(name.split(".layers.")[1].split(".")[0]) < LAYERS
+    }
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def job(**changes) -> AwqJob:
+    return AwqJob(**{"calib_samples": 6, "calib_seqlen": 64, "batch_size": 4} | changes)
+
+
+def load(folder):
+    return load_decoder(folder, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_output_is_the_published_layout(small, tmp_path):
+    out = tmp_path / "out"
+    result = auto_awq(small, out, job(), device="cpu")
+    assert result.stored_bytes < result.source_bytes
+    config = json.loads((out / "config.json").read_text())
+    assert config["quantization_config"] == {
+        "quant_method": "awq", "version": "gemm", "bits": 4, "group_size": 128, "zero_point": True
+    }  # fmt: skip
+    assert config["torch_dtype"] == "float16"
+    before, after = load_file(small / "model.safetensors"), load_file(out / "model.safetensors")
+    for name, tensor in before.items():
+        if tensor.dim() == 1 or "layers" not in name:
+            assert after[name].dtype == torch.float16
+            continue
+        out_features, in_features = tensor.shape
+        stem = name.removesuffix("weight")
+        want = {
+            "qweight": ((in_features, out_features // 8), torch.int32),
+            "qzeros": ((in_features // 128, out_features // 8), torch.int32),
+            "scales": ((in_features // 128, out_features), torch.float16),
+        }
+        for leaf, (shape, dtype) in want.items():
+            assert (tuple(after[stem + leaf].shape), after[stem + leaf].dtype) == (shape, dtype)
+        assert name not in after
+    assert {name for name in after if "layers" not in name} == {name for name in before if "layers" not in name}
+    assert entries(tmp_path) == ["out"]
+    assert "tokenizer.json" in entries(out)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_stored_weights_mean_the_old_ones(small, tmp_path, method):
+    """Unpacked, and freed of the scales that the norms took over, they are near the weights of before."""
+    auto_awq(small, tmp_path / "out", job(method=METHODS[method]), device="cpu")
+    before, after = load_file(small / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    layer = "model.layers.1."
+    q = unpack_columns(after[layer + "attention.wqkv.qweight"]).float()
+    zeros = unpack_columns(after[layer + "attention.wqkv.qzeros"]).float().repeat_interleave(128, 0)
+    weight = ((q - zeros) * after[layer + "attention.wqkv.scales"].float().repeat_interleave(128, 0)).t()
+    norms = [tensors[layer + "attention_norm.weight"].float() for tensors in (before, after)]
+    effective = weight * (norms[1] / norms[0])
+    want = before[layer + "attention.wqkv.weight"].float()
+    assert float((effective - want).norm() / want.norm()) < 0.2
+    assert torch.equal(norms[0], norms[1]) == (method == "rtn")
+
+
+def test_interrupted_it_goes_on_and_ends_in_the_same_bits(small, tmp_path):
+    def stop(done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        auto_awq(small, tmp_path / "out", job(), device="cpu", watch=stop)
+    assert entries(tmp_path) == [".out.unfinished"]
+    seen = []
+    result = auto_awq(
+        small, tmp_path / "out", job(), device="cpu", watch=lambda done, total: seen.append((done, total))
+    )
+    assert result.resumed_layers == 1
+    assert seen == [(1, LAYERS), (2, LAYERS)]
+    auto_awq(small, tmp_path / "again", job(), device="cpu")
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "again"))
+    assert all(torch.equal(one[name], two[name]) for name in two)
+    assert entries(tmp_path) == ["again", "out"]
+
+
+def test_other_settings_start_afresh(small, tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        auto_awq(small, tmp_path / "out", job(), device="cpu", watch=stop)
+    assert auto_awq(small, tmp_path / "out", job(method=SEARCH), device="cpu").resumed_layers == 0
+
+
+def test_published_set_out_of_reach_falls_back_loudly(small, tmp_path):
+    with pytest.warns(UserWarning, match="CALIBRATION SET 'ptb' COULD NOT BE HAD"):
+        auto_awq(small, tmp_path / "out", job(calib_dataset="ptb"), device="cpu")
+    said = json.loads((tmp_path / "out" / "config.json").read_text())["lmcourse_calibration"]
+    assert "ptb could not be had" in said["instead"]
+    auto_awq(small, tmp_path / "same", job(), device="cpu")
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "same"))
+    assert all(torch.equal(one[name], two[name]) for name in two)
+
+
+def test_bundled_text_is_long_enough_for_the_lesson():
+    from lmcourse.text.tokenizer import Tokenizer
+
+    ids = Tokenizer.from_folder(model_path("tiny-chat")).encode(find_text("lmcourse").text, add_bos=False)
+    assert len(ids) >= 131_072
+    assert (model_path("tiny-chat").parent / "calibration.txt.xz").stat().st_size < 300_000
+
+
+def test_own_text_file_is_used(small, tmp_path):
+    (tmp_path / "text.txt").write_text("One sentence about nothing much. " * 200, encoding="utf-8")
+    auto_awq(small, tmp_path / "out", job(calib_dataset=str(tmp_path / "text.txt")), device="cpu")
+    said = json.loads((tmp_path / "out" / "config.json").read_text())["lmcourse_calibration"]
+    assert said["dataset"].endswith("text.txt")
+    assert "instead" not in said
+
+
+def damaged(small, folder, name, value):
+    shutil.copytree(small, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name].fill_(value)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_activations_that_are_not_finite_are_named(small, tmp_path):
+    folder = damaged(small, tmp_path / "model", "model.layers.1.ffn_norm.weight", 6e4)
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("w1", "w3", "w2"):
+        tensors[f"model.layers.1.feed_forward.{name}.weight"].fill_(6e4)
+    save_file(
+        {k: v.float() * 1e30 if "layers.1.feed" in k else v for k, v in tensors.items()}, folder / "model.safetensors"
+    )
+    with pytest.raises(CalibrationError, match="not finite") as caught:
+        auto_awq(folder, tmp_path / "out", job(), device="cpu")
+    assert "layer 1" in caught.value.where
+    assert entries(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"settings": QuantSettings(4, 96)}, ConfigError, "does not divide"),
+        ({"settings": QuantSettings(4, 512)}, ConfigError, "does not divide"),
+        ({"calib_samples": 10**6}, CalibrationError, "too short"),
+        ({"calib_seqlen": 4096}, ConfigError, "longer than the model's context"),
+        ({"calib_dataset": "no-such-set"}, ConfigError, "no such calibration set"),
+    ],
+)
+def test_requests_that_cannot_be_met_leave_nothing(small, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        auto_awq(small, tmp_path / "out", job(**changes), device="cpu")
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize(("bits", "message"), [(3, "4-bit weights"), (8, "4-bit weights"), (1, "so many bits")])
+def test_bits_that_are_not_supported_are_named(bits, message):
+    with pytest.raises(ConfigError, match=message):
+        job(settings=QuantSettings(bits, 128))
+
+
+def test_model_quantised_already_is_named(small, tmp_path):
+    auto_awq(small, tmp_path / "out", job(), device="cpu")
+    with pytest.raises(UnsupportedModelError, match="quantised already"):
+        auto_awq(tmp_path / "out", tmp_path / "again", job(), device="cpu")
+    assert entries(tmp_path) == ["out"]
+
+
+def test_output_that_exists_or_lies_in_the_model_is_refused(small, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match="holds something"):
+        auto_awq(small, tmp_path / "out", job(), device="cpu")
+    with pytest.raises(StorageError, match="in the model's folder"):
+        auto_awq(small, small / "out", job(), device="cpu")
+    assert entries(tmp_path / "out") == ["notes.txt"]
+
+
+def test_calibrate_writes_statistics(small, tmp_path):
+    calibrate(small, tmp_path / "stats", job(method=SMOOTH), device="cpu")
+    inputs, kv = (load_file(tmp_path / "stats" / f"{name}_stats.safetensors") for name in ("inputs", "kv"))
+    assert inputs["layers.1.mlp.down.mean_abs"].shape == (512,)
+    assert (inputs["layers.0.attention.qkv.largest_abs"] >= inputs["layers.0.attention.qkv.mean_abs"]).all()
+    assert kv["layers.1.keys.min"].shape == (2, 64)
+    assert (kv["layers.1.values.min"] <= kv["layers.1.values.max"]).all()
+
+
+def test_layers_run_as_the_engine_runs_them(small):
+    """What calibration sees behind the last layer is what the decoder computes."""
+    from lmcourse.kernels import LayerKV, RaggedBatch
+    from lmcourse.lite import layers_with_inputs, open_source
+    from lmcourse.lite.auto_awq import make_tokens
+
+    weights = open_source(small, torch.device("cpu"))
+    tokens = make_tokens(weights, find_text("lmcourse"), job(calib_samples=1, calib_seqlen=64))
+    inputs = [noted for _, noted in layers_with_inputs(weights, tokens, job(calib_samples=1))]
+    decoder, positions = load(small), torch.arange(64)
+    kv = [LayerKV(torch.zeros(1, 2, 64, 64), torch.zeros(1, 2, 64, 64)) for _ in range(LAYERS)]
+    batch = RaggedBatch(
+        positions, positions, torch.zeros(1, 1, dtype=torch.int32), (0, 64), (64,), torch.full((64,), 64), 0
+    )
+    seen = []
+    hook = decoder.layers[1].attention.output.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    decoder(tokens[0], batch, kv)
+    hook.remove()
+    torch.testing.assert_close(
+        inputs[1].stats("attention.output").mean_abs, seen[0].abs().mean(0), rtol=1e-4, atol=1e-5
+    )
