@@ -43,6 +43,7 @@ _COMMANDS = (
     _Command("chat", "talk with a model in the terminal"),
     _Command("convert", "write a model in the engine's own (TurboMind) format"),
     _Command("lite", "make a model smaller: 4-bit weights, calibration"),
+    _Command("serve", "a model as a server, and clients of one"),
     _Command("bench", "measure this machine"),
     _Command("homework", "list, check, submit and grade exercises"),
 )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,3 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def stand_in() -> Iterator[Any]:
+    """A server with OpenAI's shapes that is not ours, running: a stand_in_server.StandIn."""
+    sys.path.append(str(Path(__file__).parent))
+    from stand_in_server import running_stand_in
+
+    with running_stand_in() as server:
+        yield server

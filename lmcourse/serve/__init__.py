@@ -6,4 +6,8 @@ service       Service: what the routes share; admission          errors     ever
 answers       the n answers of a request, as they come           streaming  server-sent events, and who has left
 chat          /v1/chat/completions                               models     /v1/models, /health
 completions   /v1/completions                                    running    a server in this process
+
+background    servers that notebook cells start and stop         web        the chat page's answers
+proxy         reaching a server through JupyterLab               chat_page  its layout, in gradio
+listening     where a bound port is found
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -10,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
@@ -139,8 +139,9 @@ def from_choices(*choices: dict) -> bytes:
     return next(sse({"id": "1", "object": "chunk", "choices": choices}))
 
 
-@pytest.fixture
-def stand_in() -> Iterator[StandIn]:
+@contextlib.contextmanager
+def running_stand_in() -> Iterator[StandIn]:
+    """The server, on a port of its own, in a thread."""
     state = StandIn()
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

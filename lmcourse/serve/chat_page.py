@@ -1,0 +1,120 @@
+"""The chat page's layout and events, in gradio. What an answer is, and how it is stopped, is web.py's.
+
+Imported only when a page is made, so that nothing else needs gradio. Part 6 puts an image box beside the message.
+
+Lesson: 5 (the web client)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from lmcourse.errors import LmcourseError
+from lmcourse.serve.web import Answers, Settings, Turn
+
+__all__ = ["make_page", "page_theme"]
+
+_CSS = """
+.gradio-container {width: 100% !important; max-width: 60rem !important; margin: 0 auto !important}
+footer {display: none !important}
+#status {min-height: 1.5rem; opacity: 0.75}
+"""
+_FORMULAS: list[dict[str, str | bool]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
+    {"left": "\\[", "right": "\\]", "display": True},
+]
+_Update = tuple[list[Turn], str, Any]  # conversation, line below it, the stop button
+
+
+def page_theme() -> dict[str, Any]:
+    """Looks, with fonts that the reader's machine has: gradio's own theme fetches some from elsewhere."""
+    theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return {"theme": theme, "css": _CSS, "footer_links": []}
+
+
+def make_page(answers: Answers, *, title: str, longest_answer: int) -> gr.Blocks:
+    """Conversation, message, buttons, sampling."""
+    page = gr.Blocks(title="lmcourse", analytics_enabled=False, fill_height=True)
+    with page:
+        gr.Markdown(f"### {title}")
+        chat = gr.Chatbot(
+            show_label=False, height="55vh", buttons=["copy"], feedback_options=None, latex_delimiters=_FORMULAS,
+            placeholder="Write below; Enter sends.",
+        )  # fmt: skip
+        status = gr.Markdown("", elem_id="status")
+        with gr.Row():
+            message = gr.Textbox(show_label=False, placeholder="Your message", scale=8, autofocus=True, max_lines=8)
+            send = gr.Button("Send", variant="primary", min_width=90)
+        with gr.Row():
+            stop = gr.Button("Stop", interactive=False, min_width=90)
+            again = gr.Button("Regenerate", min_width=90)
+            clear = gr.Button("New conversation", min_width=90)
+        sliders = _make_sliders(longest_answer)
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        answering = {"fn": _answering(answers), "inputs": [chat, *sliders], "outputs": [chat, status, stop], **quiet}
+        for trigger in (message.submit, send.click):
+            trigger(_take_message, [message, chat], [message, chat], queue=False, **quiet).success(**answering)
+        again.click(_drop_answer, [chat], [chat], queue=False, **quiet).success(**answering)
+        stop.click(_stopping(answers), None, None, queue=False, **quiet)
+        started_over = clear.click(_stopping(answers), None, None, queue=False, **quiet)
+        started_over.then(lambda: ([], ""), None, [chat, status], queue=False, **quiet)
+        chat.clear(_stopping(answers), None, None, queue=False, **quiet)
+        page.unload(_stopping(answers))
+    return page
+
+
+def _make_sliders(longest_answer: int) -> list[gr.Slider]:
+    """In the order of Settings."""
+    with gr.Accordion("Sampling", open=False), gr.Row():
+        return [
+            gr.Slider(0, 2, value=0, step=0.05, label="Temperature", info="0: greedy, always the same answer"),
+            gr.Slider(0.05, 1, value=1, step=0.05, label="Top p", info="draw from the likeliest with this share"),
+            gr.Slider(
+                1, longest_answer, value=min(512, longest_answer), step=1, label="Longest answer", info="in tokens"
+            ),
+        ]
+
+
+def _take_message(message: str, turns: list[Turn]) -> tuple[str, list[Turn]]:
+    if not message.strip():
+        raise gr.Error("The message is empty.", duration=3, print_exception=False)
+    return "", [*turns, {"role": "user", "content": message}]
+
+
+def _drop_answer(turns: list[Turn]) -> list[Turn]:
+    """The conversation up to the last thing that the user said."""
+    while turns and turns[-1]["role"] != "user":
+        turns = turns[:-1]
+    if not turns:
+        raise gr.Error("There is nothing to answer yet.", duration=3, print_exception=False)
+    return turns
+
+
+def _answering(answers: Answers) -> Callable[..., Iterator[_Update]]:
+    def answer(
+        turns: list[Turn], temperature: float, top_p: float, longest: float, request: gr.Request
+    ) -> Iterator[_Update]:
+        settings = Settings(temperature, top_p, int(longest))
+        running, idle = gr.Button(interactive=True), gr.Button(interactive=False)
+        text = status = ""
+        try:
+            yield turns, "…", running
+            for text, status in answers.answer(turns, settings, str(request.session_hash)):
+                yield [*turns, {"role": "assistant", "content": text}], status, running
+        except LmcourseError as error:
+            yield turns, "", idle
+            raise gr.Error(str(error).replace("\n", "<br>"), duration=None, print_exception=False) from error
+        yield [*turns, {"role": "assistant", "content": text}], status, idle
+
+    return answer
+
+
+def _stopping(answers: Answers) -> Callable[[gr.Request], None]:
+    def stop(request: gr.Request) -> None:
+        answers.stop(str(request.session_hash))
+
+    return stop

@@ -1,0 +1,145 @@
+"""The chat page's answers: a conversation from a browser → pieces of text for it, from a Pipeline or a Client.
+
+    browser ⇄ gradio (chat_page.py) ⇄ Answers ──→ stream_infer(messages) ──→ the engine, here or behind a server
+
+The browser keeps the conversation and sends all of it each time. Stop ends the request within a token, and closing the
+tab does so too. The page asks nothing of other machines: no analytics, no fonts, no scripts from elsewhere.
+
+Lesson: 5 (the web client)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lmcourse.config import GenerationConfig, Response
+from lmcourse.errors import MachineError
+from lmcourse.serve.proxy import ForwardedPrefix
+from lmcourse.text.session import PieceStream
+
+__all__ = ["Answers", "Settings", "Talker", "Turn", "create_web_app"]
+
+Turn = dict[str, Any]  # {"role", "content"}; gradio's content is a text, or a list of parts
+
+_SECONDS_BETWEEN_UPDATES = 0.05
+
+
+class Talker(Protocol):
+    """What the page needs of a pipeline or client."""
+
+    def stream_infer(self, prompts: Any, gen_config: GenerationConfig | None = None) -> PieceStream: ...
+
+
+def create_web_app(talker: Talker, *, title: str, longest_answer: int = 2048) -> ForwardedPrefix:
+    """The page as an ASGI app that finds its own place behind a proxy. Closing the talker is the caller's."""
+    if importlib.util.find_spec("gradio") is None:
+        raise MachineError(
+            "the web page needs the package gradio", got="nothing of that name", next_step="pip install 'lmcourse[web]'"
+        )
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it while it is imported
+    import gradio
+    from fastapi import FastAPI
+
+    from lmcourse.serve.chat_page import make_page, page_theme
+
+    page = make_page(Answers(talker), title=title, longest_answer=longest_answer)
+    page.queue(default_concurrency_limit=None)  # as many at once as ask; gradio's own limit is one
+    app = FastAPI(openapi_url=None)
+    return ForwardedPrefix(gradio.mount_gradio_app(app, page, path="", ssr_mode=False, **page_theme()))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The page's sliders."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+    def generation_config(self) -> GenerationConfig:
+        if self.temperature == 0:
+            return GenerationConfig(max_new_tokens=self.max_new_tokens)
+        return GenerationConfig(
+            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, do_sample=True
+        )
+
+
+class Answers:
+    """Answers in the making, by the browser session that waits for them."""
+
+    def __init__(self, talker: Talker) -> None:
+        self._talker = talker
+        self._running: dict[str, _Run] = {}
+
+    def answer(self, turns: list[Turn], settings: Settings, session: str) -> Iterator[tuple[str, str]]:
+        """The answer so far and a line about its speed, again and again. A session has one answer at a time."""
+        self.stop(session)
+        run = self._running[session] = _Run()
+        try:
+            with self._talker.stream_infer(_plain_messages(turns), settings.generation_config()) as stream:
+                yield from run.follow(stream)
+        finally:
+            if self._running.get(session) is run:
+                del self._running[session]
+
+    def stop(self, session: str) -> None:
+        """End a session's answer, if there is one; what has come of it stays."""
+        if (run := self._running.get(session)) is not None:
+            run.stopped = True
+
+
+class _Run:
+    """One answer: how to stop it, and its times."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._started = time.perf_counter()
+        self._first = self._last = 0.0
+        self._num_tokens = 0
+
+    def follow(self, stream: PieceStream) -> Iterator[tuple[str, str]]:
+        """Text so far and its times, at most every 50 ms, and once more at the end."""
+        text, shown, piece = "", 0.0, None
+        for piece in stream:
+            text += piece.text
+            self._note(piece)
+            if self.stopped:
+                break
+            if self._last - shown >= _SECONDS_BETWEEN_UPDATES:
+                shown = self._last
+                yield text, self._speed()
+        yield text, self._speed() + self._ending(piece)
+
+    def _note(self, piece: Response) -> None:
+        self._last = time.perf_counter()
+        self._first = self._first or self._last
+        self._num_tokens = piece.generate_token_len
+
+    def _speed(self) -> str:
+        if not self._first:
+            return "no tokens"
+        told = f"{self._num_tokens} tokens, the first after {self._first - self._started:.2f} s"
+        if self._num_tokens > 1 and self._last > self._first:
+            told += f", then {(self._num_tokens - 1) / (self._last - self._first):.1f} tokens/s"
+        return told
+
+    def _ending(self, piece: Response | None) -> str:
+        if self.stopped:
+            return "; stopped"
+        return "; cut at the longest answer" if piece is not None and piece.finish_reason == "length" else ""
+
+
+def _plain_messages(turns: list[Turn]) -> list[dict[str, str]]:
+    """Role and text of each turn; gradio adds more, and splits a text into parts."""
+    return [{"role": turn["role"], "content": _plain_text(turn["content"])} for turn in turns]
+
+
+def _plain_text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part if isinstance(part, str) else part.get("text", "") for part in content)
