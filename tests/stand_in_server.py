@@ -38,6 +38,7 @@ class StandIn:
     url: str = ""
     key: str | None = None
     failure: str = ""
+    num_spared: int = 0  # so many requests are answered before the failure begins
     bodies: list[dict] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     in_flight: int = 0
@@ -70,7 +71,7 @@ class StandIn:
         body = await request.json()
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
-        if self.failure in REFUSALS:
+        if self.failure in REFUSALS and len(self.bodies) > self.num_spared:
             status, error, headers = REFUSALS[self.failure]
             return JSONResponse({"error": error}, status, headers)
         if self.failure == "html":

@@ -9,6 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lmcourse.cli.bench_serve import add_serve
+
 __all__ = ["add_parser", "run_throughput"]
 
 _EXAMPLES = """examples:
@@ -23,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser("bench", help="measure this machine")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_throughput(kinds)
+    add_serve(kinds)
 
 
 def _add_throughput(kinds: Any) -> None:
