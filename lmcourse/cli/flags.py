@@ -69,6 +69,7 @@ ENGINE_FLAGS = (
         float,
         0.8,
     ),
+    Flag("--cache-block-seq-len", "tokens of a KV block", "TOKENS", int, 64),
     Flag("--quant-policy", "bits of the KV cache: 8 int8, 4 int4, 0 as computed", "BITS", int, 0),
     Flag(
         "--rope-scaling-factor",

@@ -1,11 +1,13 @@
 """The server: OpenAI's interface over HTTP for a running pipeline. Needs the extra: pip install "lmcourse[serve]".
 
-settings      ServerSettings: keys, origins, queue, limits       schema/    what goes over the wire
-app           make_app: the routes, put together                 guards     key, content type, size of the body
-service       Service: what the routes share; admission          errors     every refusal in one form
-answers       the n answers of a request, as they come           streaming  server-sent events, and who has left
-chat          /v1/chat/completions                               models     /v1/models, /health
-completions   /v1/completions                                    running    a server in this process
+settings      ServerSettings: keys, origins, queue, limits     schema/    what goes over the wire
+app           make_app: the routes, put together               guards     key, content type, size of the body
+service       Service: what the routes share; admission        errors     every refusal in one form
+answers       the n answers of a request, as they come         streaming  server-sent events, and who has left
+chat          /v1/chat/completions                             completions  /v1/completions
+native        /v1/encode, /v1/chat/interactive                 models     /v1/models, /health
+metrics       /metrics: load, TTFT, TPOT                       token_report  logprobs in OpenAI's forms
+running       a server in this process
 
 background    servers that notebook cells start and stop         web        the chat page's answers
 proxy         reaching a server through JupyterLab               chat_page  its layout, in gradio

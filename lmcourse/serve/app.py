@@ -21,9 +21,12 @@ from lmcourse import __version__
 from lmcourse.engine import AsyncEngine
 from lmcourse.pipeline import Pipeline
 from lmcourse.serve.chat import chat_routes
+from lmcourse.serve.completions import completion_routes
 from lmcourse.serve.errors import add_error_handlers
 from lmcourse.serve.guards import Guard
+from lmcourse.serve.metrics import metrics_routes
 from lmcourse.serve.models import model_routes
+from lmcourse.serve.native import native_routes
 from lmcourse.serve.service import Service
 from lmcourse.serve.settings import ServerSettings
 
@@ -49,8 +52,9 @@ def make_app(source: Pipeline | AsyncEngine, settings: ServerSettings | None = N
         lifespan=lifespan,
     )
     app.state.service = service
-    for routes in (chat_routes, model_routes):
+    for routes in (chat_routes, completion_routes, native_routes, model_routes):
         app.include_router(routes(service))
+    app.include_router(metrics_routes(service.metrics))
     add_error_handlers(app)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from lmcourse.engine import StepOutput, TokenStream
-from lmcourse.serve.answers import read_pieces
-from lmcourse.serve.errors import REFUSALS
+from lmcourse.engine import StepOutput
+from lmcourse.serve.answers import Answers
+from lmcourse.serve.errors import ANSWERS, LEFT
 from lmcourse.serve.schema import ChatAnswer, ChatRequest
 from lmcourse.serve.service import Service
 from lmcourse.serve.streaming import EventStream, json_answer, while_connected
@@ -34,28 +34,23 @@ def chat_routes(service: Service) -> APIRouter:
     """The route on a service."""
     router = APIRouter(tags=["OpenAI"])
 
-    @router.post("/v1/chat/completions", response_model=ChatAnswer, responses={**REFUSALS, 200: _ANSWERS})
+    @router.post("/v1/chat/completions", response_model=ChatAnswer, responses=ANSWERS)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """Go on with a conversation. With `stream` the answer comes as server-sent events."""
         request.state.prompt_field = "messages"
         service.check_model(body.model)
-        return await while_connected(request, _answer(service, body)) or Response(status_code=499)
+        return await while_connected(request, _answer(service, body)) or LEFT
 
     return router
-
-
-_ANSWERS = {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer."}
 
 
 async def _answer(service: Service, body: ChatRequest) -> Response:
     prompt_ids = await service.encode(_messages(body))
     longest = body.max_completion_tokens or body.max_tokens or service.pipe.session_len
     gen = body.generation_config(longest, (body.top_logprobs or 0) if body.logprobs else None)
-    streams = await service.start([prompt_ids], gen, body.n or 1)
+    answers = await service.start([prompt_ids], gen, body.n or 1)
     talk = _Talk(service, body, len(prompt_ids))
-    if body.stream:
-        return EventStream(talk.events(streams))
-    return json_answer(await talk.whole(streams))
+    return EventStream(talk.events(answers)) if body.stream else json_answer(await talk.whole(answers))
 
 
 def _messages(body: ChatRequest) -> str | list[Message]:
@@ -76,11 +71,11 @@ class _Talk:
         self._num_tokens = 0
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
 
-    async def events(self, streams: Sequence[TokenStream]) -> AsyncGenerator[dict[str, Any], None]:
+    async def events(self, answers: Answers) -> AsyncGenerator[dict[str, Any], None]:
         """Chunks: each answer's role, its pieces, at the end of all the counts if they were asked for."""
-        for index in range(len(streams)):
+        for index in range(len(answers)):
             yield self._chunk(index, {"role": "assistant", "content": ""})
-        async with aclosing(read_pieces(streams)) as pieces:
+        async with aclosing(answers.pieces()) as pieces:
             async for index, output in pieces:
                 self._num_tokens += len(output.token_ids)
                 delta = {"content": output.text} if output.text else {}
@@ -93,15 +88,15 @@ class _Talk:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 
-    async def whole(self, streams: Sequence[TokenStream]) -> dict[str, Any]:
+    async def whole(self, answers: Answers) -> dict[str, Any]:
         """The events put together."""
-        choices = [_Choice(index) for index in range(len(streams))]
-        async with aclosing(self.events(streams)) as events:
+        choices = [_Choice(index) for index in range(len(answers))]
+        async with aclosing(self.events(answers)) as events:
             async for event in events:
                 for part in event["choices"]:
                     choices[part["index"]].append(part)
-        answers = [choice.whole() for choice in choices]
-        return {**self._head, "object": "chat.completion", "choices": answers, "usage": self._usage()}
+        whole = [choice.whole() for choice in choices]
+        return {**self._head, "object": "chat.completion", "choices": whole, "usage": self._usage()}
 
     def _logprobs(self, output: StepOutput) -> Any:
         if output.logprobs is None:

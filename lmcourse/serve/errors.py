@@ -29,7 +29,16 @@ from lmcourse.errors import (
 )
 from lmcourse.serve.schema import ErrorAnswer
 
-__all__ = ["REFUSALS", "ModelUnknownError", "add_error_handlers", "error_body", "refusal", "refusal_of"]
+__all__ = [
+    "ANSWERS",
+    "LEFT",
+    "REFUSALS",
+    "ModelUnknownError",
+    "add_error_handlers",
+    "error_body",
+    "refusal",
+    "refusal_of",
+]
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 500: "server_error",
           503: "service_unavailable"}  # fmt: skip
@@ -39,6 +48,11 @@ _TOLD = {400: "what is asked cannot be done", 401: "a key is needed, or another 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": told} for status, told in _TOLD.items()
 }
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    **REFUSALS,
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer."},
+}
+LEFT = Response(status_code=499)  # whoever asked has left: nobody reads this
 _SHOWN_CHARACTERS = 500
 _FIELD = re.compile(r"(?!(?:str|int|float|bool|none)$)[a-z_]+")  # the other parts of a place name types
 

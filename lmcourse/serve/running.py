@@ -15,7 +15,7 @@ import asyncio
 import errno
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -67,6 +67,7 @@ class Server(uvicorn.Server):
         """`tls` is a key and a certificate (PEM files)."""
         self.service = service_of(app)
         self._listener = listener
+        self._on_started: Callable[[], None] = lambda: None
         self._scheme = "https" if tls else "http"
         grace = self.service.settings.grace_seconds + _AFTER_GRACE_SECONDS
         super().__init__(
@@ -93,14 +94,22 @@ class Server(uvicorn.Server):
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         return f"{self._scheme}://{host}:{self.port}"
 
-    async def listen(self) -> None:
-        """Serve until it is told to stop."""
+    async def listen(self, on_started: Callable[[], None] = lambda: None) -> None:
+        """Serve until it is told to stop; on_started is called when it answers and a signal ends it in good order."""
+        self._on_started = on_started
         await self.serve(sockets=[self._listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's own."""
+        await super().startup(sockets)
+        self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's own, while the service finishes what runs."""
         finishing = asyncio.create_task(self.service.finish())
         await super().shutdown(sockets)
+        if self.force_exit:
+            await self.service.engine.aclose()
         await finishing
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -17,7 +17,9 @@ from lmcourse.config import GenerationConfig
 from lmcourse.engine import AsyncEngine, Order, TokenMask, TokenStream
 from lmcourse.errors import ConfigError, EngineClosedError, PromptError, ServerBusyError
 from lmcourse.pipeline import Pipeline
+from lmcourse.serve.answers import Answers
 from lmcourse.serve.errors import ModelUnknownError
+from lmcourse.serve.metrics import Clock, Metrics
 from lmcourse.serve.settings import ServerSettings
 from lmcourse.text.prompts import encode_prompt
 
@@ -35,6 +37,7 @@ class Service:
             raise ConfigError("a server needs a pipeline, which knows the chat template", got=repr(self.engine.source))
         self.pipe: Pipeline = self.engine.source
         self.settings = settings
+        self.metrics = Metrics(self.engine.stats)
         self.started_at = int(time.time())
         self.draining = False
         self._seconds_per_answer = 1.0  # running mean
@@ -71,8 +74,9 @@ class Service:
         gen: GenerationConfig,
         n: int = 1,
         make_mask: Callable[[], TokenMask | None] = lambda: None,
-    ) -> list[TokenStream]:
+    ) -> Answers:
         """n answers to each prompt, all taken by the engine, or none and an error."""
+        clock = Clock(self.metrics, self._note_answer)
         self._admit(len(prompts) * n)
         streams: list[TokenStream] = []
         try:
@@ -86,7 +90,8 @@ class Service:
             for stream in streams:
                 stream.close()
             raise
-        return streams
+        self.metrics.prompt_tokens.inc(sum(map(len, prompts)))
+        return Answers(streams, clock.note)
 
     def _admit(self, count: int) -> None:
         """ServerBusyError if `count` more answers would make the queue too long."""
@@ -99,7 +104,7 @@ class Service:
                 "the queue is full", retry_after_seconds=min(60.0, max(1.0, self._seconds_per_answer * ahead / places))
             )
 
-    def note_answer(self, seconds: float) -> None:
+    def _note_answer(self, seconds: float) -> None:
         """An answer took so long from the asking to its end."""
         self._seconds_per_answer += 0.1 * (seconds - self._seconds_per_answer)
 

@@ -1,0 +1,161 @@
+"""LMDeploy's own endpoints: /v1/encode, and /v1/chat/interactive, where the server remembers the conversation.
+
+A session is its messages and nothing else: the engine keeps no state between turns, so a session that is not asked
+costs some text. The oldest unused is forgotten when there are too many.
+
+Lesson: 5 (who remembers the conversation)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from lmcourse.errors import ConfigError
+from lmcourse.serve.answers import Answers, Total
+from lmcourse.serve.errors import ANSWERS, LEFT, REFUSALS
+from lmcourse.serve.schema import EncodeAnswer, EncodeRequest, InteractiveAnswer, InteractiveRequest
+from lmcourse.serve.service import Service
+from lmcourse.serve.streaming import EventStream, json_answer, while_connected
+from lmcourse.text.template import Message
+
+__all__ = ["native_routes"]
+
+
+def native_routes(service: Service) -> APIRouter:
+    """The routes on a service."""
+    router = APIRouter(tags=["LMDeploy"])
+    sessions = _Sessions(service.settings.max_sessions)
+
+    @router.post("/v1/encode", responses=REFUSALS)
+    async def encode(body: EncodeRequest, request: Request) -> EncodeAnswer:
+        """Token ids of a text or of several."""
+        request.state.prompt_field = "input"
+        if isinstance(body.input, str):
+            ids = await _encode(service, body, body.input)
+            return EncodeAnswer(input_ids=ids, length=len(ids))
+        lists = [await _encode(service, body, text) for text in body.input]
+        return EncodeAnswer(input_ids=lists, length=[len(ids) for ids in lists])
+
+    @router.post("/v1/chat/interactive", response_model=InteractiveAnswer, responses=ANSWERS)
+    async def chat_interactive(body: InteractiveRequest, request: Request) -> Response:
+        """One turn of a conversation that the server remembers. With `stream` it comes as server-sent events."""
+        request.state.prompt_field = "prompt"
+        return await while_connected(request, _turn(service, sessions, body)) or LEFT
+
+    return router
+
+
+async def _encode(service: Service, body: EncodeRequest, text: str) -> list[int]:
+    tokenizer = service.pipe.tokenizer
+    if body.do_preprocess:
+        return await service.encode(text)
+    adds_bos = body.add_bos is not False and tokenizer.adds_bos
+    return await asyncio.to_thread(tokenizer.encode, text, add_bos=adds_bos)
+
+
+@dataclass
+class _Session:
+    messages: list[Message] = field(default_factory=list)
+    num_tokens: int = 0  # of the prompt and answer of the last turn
+    answers: Answers | None = None  # of the turn that is running
+
+
+class _Sessions:
+    """The conversations that are remembered, by number."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._by_id: OrderedDict[int, _Session] = OrderedDict()
+
+    def open(self, session_id: int) -> _Session:
+        """The session of that number; one that is asked for the first time is new, -1 always is."""
+        if session_id < 0:
+            return _Session()
+        session = self._by_id.setdefault(session_id, _Session())
+        self._by_id.move_to_end(session_id)
+        while len(self._by_id) > self._most:
+            self._by_id.popitem(last=False)
+        return session
+
+    def forget(self, session_id: int) -> None:
+        """End a session and its running answer."""
+        session = self._by_id.pop(session_id, None)
+        if session is not None and session.answers is not None:
+            session.answers.close()
+
+
+async def _turn(service: Service, sessions: _Sessions, body: InteractiveRequest) -> Response:
+    ends = body.request_output_len == 0
+    if body.cancel or (ends and not body.interactive_mode):
+        sessions.forget(body.session_id)
+        return json_answer(_piece("", 0, 0, 0, "stop"))
+    if ends:
+        raise ConfigError("request_output_len 0 ends a session", expected="1 or more", where="request_output_len")
+    session = sessions.open(body.session_id)
+    turn = _Turn(sessions, session, body)
+    answers = await turn.start(service)
+    if body.stream:
+        return EventStream(turn.events(answers))
+    async with aclosing(turn.events(answers)) as events:
+        pieces = [event async for event in events]
+    return json_answer({**pieces[-1], "text": "".join(piece["text"] for piece in pieces)})
+
+
+def _piece(text: str, tokens: int, inputs: int, history: int, reason: str | None) -> dict[str, Any]:
+    return {"text": text, "tokens": tokens, "input_tokens": inputs, "history_tokens": history, "finish_reason": reason}
+
+
+class _Turn:
+    """One question and its answer, which become part of the session when the answer ends, however it ends."""
+
+    def __init__(self, sessions: _Sessions, session: _Session, body: InteractiveRequest) -> None:
+        self._sessions, self._session, self._body = sessions, session, body
+        self._new = _messages(body.prompt)
+        self._prompt_len = 0
+
+    async def start(self, service: Service) -> Answers:
+        """Queue it; an earlier answer of the session that is still running is cut short."""
+        session, body = self._session, self._body
+        prompt_ids = await service.encode([*session.messages, *self._new])
+        gen = body.generation_config(body.request_output_len or service.pipe.session_len)
+        answers = await service.start([prompt_ids], gen)
+        if session.answers is not None:
+            session.answers.close()
+        session.answers = answers
+        self._prompt_len = len(prompt_ids)
+        return answers
+
+    async def events(self, answers: Answers) -> AsyncGenerator[dict[str, Any], None]:
+        """What is new, with the counts so far."""
+        history, total = self._session.num_tokens, Total()
+        try:
+            async with aclosing(answers.pieces()) as pieces:
+                async for _, output in pieces:
+                    total.append(output)
+                    inputs = self._prompt_len - history
+                    yield _piece(output.text, total.num_tokens, inputs, history, output.finish_reason)
+        finally:
+            self._remember(answers, total)
+
+    def _remember(self, answers: Answers, total: Total) -> None:
+        if self._session.answers is answers:
+            self._session.answers = None
+        if not self._body.interactive_mode:
+            self._sessions.forget(self._body.session_id)
+        elif total.text or total.finish_reason is not None:
+            self._session.messages += [*self._new, {"role": "assistant", "content": total.text}]
+            self._session.num_tokens = self._prompt_len + total.num_tokens
+
+
+def _messages(prompt: Any) -> list[Message]:
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [message.model_dump(exclude_none=True) for message in prompt]
