@@ -56,8 +56,12 @@ def steps(device: str) -> tuple[dict[str, Step], dict[str, Step]]:
     }
     if shutil.which("compute-sanitizer"):
         together["memory"] = Step((python, "benchmarks/memory_check.py"), "ERROR SUMMARY: 0 errors")
-    size = "--output-lens 16 80" if device == "cuda" else "--num-requests 4 --output-lens 4 20"
-    words = f"-m lmcourse bench throughput tiny-chat --repeats 1 {size}".split()
+    size = (
+        "--num-requests 32 --prompt-lens 16 256 --output-lens 16 80"
+        if device == "cuda"
+        else "--num-requests 4 --output-lens 4 20"
+    )
+    words = f"-m lmcourse bench throughput tiny-chat --baseline --repeats 1 {size}".split()
     return together, {"throughput": Step((python, *words), "times sooner")}
 
 

@@ -3,12 +3,23 @@
 name                                             file
 GenerationRequest, mixed_requests                workloads.py: requests as token ids, seeded
 Timing, time_runs, time_alternately, run_*       measure.py: medians and spreads of repeated runs
+Limits, measure_limits, seconds_of               device.py: what the device can do at best
+Stand, open_stand                                stand.py: an engine with limits and start-up times
+Speed, measure_decode, _prefill, _serving        speed.py: an engine's speed beside the limit
+StepProfile, profile_decode                      kernel_table.py: the kernels of a step
+load_hf, measure_hf_decode                       hf_decode.py: transformers, eager and compiled
+measure_startup                                  startup.py: from process start to first answer
 compare_throughput, ThroughputResult             throughput.py: our engine against transformers' generate
 answer_prompts, compare_with_transformers        parity.py: the engine's tokens against transformers', one by one
 parity_prompts, parity_prompt_ids                prompts.py: fifty prompts for that
-describe_machine, write_json                     report.py: hardware and versions, results as JSON
+describe_machine, current_commit, write_json     report.py: hardware and versions, results as JSON
+append_to_ledger, read_ledger, format_ledger     ledger.py: results that count, beside others'
 """
 
+from lmcourse.bench.device import Limits, measure_limits, seconds_of
+from lmcourse.bench.hf_decode import load_hf, measure_hf_decode
+from lmcourse.bench.kernel_table import StepProfile, profile_decode
+from lmcourse.bench.ledger import append_to_ledger, format_ledger, read_ledger, read_peers
 from lmcourse.bench.measure import (
     Timing,
     run_engine,
@@ -19,7 +30,10 @@ from lmcourse.bench.measure import (
 )
 from lmcourse.bench.parity import TOLERANCES, EngineAnswer, Parity, answer_prompts, compare_with_transformers
 from lmcourse.bench.prompts import parity_prompt_ids, parity_prompts
-from lmcourse.bench.report import describe_machine, write_json
+from lmcourse.bench.report import current_commit, describe_machine, write_json
+from lmcourse.bench.speed import Speed, measure_decode, measure_prefill, measure_serving
+from lmcourse.bench.stand import Stand, open_stand
+from lmcourse.bench.startup import measure_startup
 from lmcourse.bench.throughput import ThroughputResult, compare_throughput
 from lmcourse.bench.workloads import GenerationRequest, mixed_requests
 
@@ -27,19 +41,38 @@ __all__ = [
     "TOLERANCES",
     "EngineAnswer",
     "GenerationRequest",
+    "Limits",
     "Parity",
+    "Speed",
+    "Stand",
+    "StepProfile",
     "ThroughputResult",
     "Timing",
     "answer_prompts",
+    "append_to_ledger",
     "compare_throughput",
     "compare_with_transformers",
+    "current_commit",
     "describe_machine",
+    "format_ledger",
+    "load_hf",
+    "measure_decode",
+    "measure_hf_decode",
+    "measure_limits",
+    "measure_prefill",
+    "measure_serving",
+    "measure_startup",
     "mixed_requests",
+    "open_stand",
     "parity_prompt_ids",
     "parity_prompts",
+    "profile_decode",
+    "read_ledger",
+    "read_peers",
     "run_engine",
     "run_pipeline",
     "run_transformers",
+    "seconds_of",
     "time_alternately",
     "time_runs",
     "write_json",

@@ -10,13 +10,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lmcourse.errors import StorageError
 
-__all__ = ["describe_machine", "is_busy", "processor_name", "write_json"]
+__all__ = ["current_commit", "describe_machine", "is_busy", "processor_name", "write_json"]
 
 _PACKAGES = ("lmcourse", "torch", "transformers", "triton")
 
@@ -47,6 +48,18 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
     }
+
+
+def current_commit() -> str | None:
+    """The commit of this checkout, with + where files differ from it; LMCOURSE_COMMIT where there is no repository."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("LMCOURSE_COMMIT")
+    return done.stdout.strip() or None
 
 
 def is_busy(machine: Mapping[str, Any]) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from lmcourse.cli import bench
+from lmcourse.errors import CheckpointError, MachineError
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def parser():
 
 def test_bench_throughput_prints_a_table_and_writes_json(parser, tmp_path, capsys):
     words = "bench throughput tiny-chat --num-requests 2 --prompt-lens 2 9 --output-lens 2 5 --repeats 1 --seed 4"
-    args = parser.parse_args([*words.split(), "--dtype", "float32", "--output", str(tmp_path / "r.json")])
+    args = parser.parse_args([*words.split(), "--baseline", "--dtype", "float32", "--output", str(tmp_path / "r.json")])
     assert args.func(args) == 0
     assert "times sooner" in capsys.readouterr().out
     result = json.loads((tmp_path / "r.json").read_text("utf-8"))
@@ -39,7 +41,101 @@ def test_bench_throughput_threads_are_set(parser, monkeypatch, capsys):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("words", ["bench", "bench throughput --num-requests 0", "bench throughput --repeats x"])
+@pytest.fixture
+def run(parser, tmp_path, capsys):
+    """Runs a command with --out, and gives back what it printed and what it wrote."""
+
+    def run_words(words):
+        args = parser.parse_args(["bench", *words.split(), "--out", str(tmp_path / "r.json"), "--dtype", "float32"])
+        assert args.func(args) == 0
+        return capsys.readouterr().out, json.loads((tmp_path / "r.json").read_text("utf-8"))
+
+    return run_words
+
+
+def test_bench_decode_tells_each_batch_beside_the_limit(run):
+    told, result = run("decode dummy:tiny --batch 1 3 --prompt-len 5 --output-len 4 --repeats 2 --note why")
+    assert "copy" in told
+    assert "3 at once" in told
+    assert [(row["what"], row["size"]) for row in result["speeds"]] == [("decode", 1), ("decode", 3)]
+    for row in result["speeds"]:
+        assert row["fraction"] == pytest.approx(row["value"] / row["limit"], rel=1e-3)
+    assert (result["model"], result["note"], result["dtype"]) == ("dummy:tiny", "why", "float32")
+    assert result["copy_tb_s"] > 0
+    assert {"engine", "first answer"} == result["start_seconds"].keys()
+
+
+def test_bench_decode_profile_and_baseline(run):
+    told, result = run(
+        "decode dummy:tiny --batch 2 --prompt-len 4 --output-len 3 --repeats 1 --profile --baseline eager"
+    )
+    assert "µs a step" in told
+    assert any("mm" in row["name"] for row in result["profile"]["kernels"])
+    assert [row["what"] for row in result["speeds"]] == ["decode", "transformers eager"]
+
+
+def test_bench_prefill_tells_milliseconds(run):
+    told, result = run("prefill tiny-chat --num-tokens 7 30 --repeats 2")
+    assert "30 tokens" in told
+    assert [(row["what"], row["size"], row["unit"]) for row in result["speeds"]] == [
+        ("prefill", 7, "ms"), ("prefill", 30, "ms"),
+    ]  # fmt: skip
+    for row in result["speeds"]:
+        assert row["fraction"] == pytest.approx(row["limit"] / row["value"], rel=1e-3)
+
+
+def test_bench_throughput_alone_counts_what_was_served(run):
+    _, result = run("throughput dummy:tiny --num-requests 3 --prompt-lens 4 9 --output-lens 2 6 --repeats 1 --seed 3")
+    assert [(row["what"], row["size"]) for row in result["speeds"]] == [("serving", 3)]
+    assert 6 <= result["num_output_tokens"] <= 18
+    assert result["seed"] == 3
+
+
+def test_bench_startup_times_a_process_of_its_own(run):
+    told, result = run("startup dummy:tiny --repeats 1")
+    assert "ready" in told
+    (start,) = result["starts"]
+    assert 0 < start["imported"] <= start["loaded"] <= start["ready"] == result["ready_seconds"]
+
+
+def test_bench_startup_of_a_model_that_does_not_load_is_one_error(parser, monkeypatch):
+    monkeypatch.setenv("LMCOURSE_DEVICE_MEMORY_GIB", "0.001")
+    args = parser.parse_args(["bench", "startup", "dummy:tiny"])
+    with pytest.raises(MachineError, match="failed"):
+        args.func(args)
+
+
+def test_bench_ledger_shows_recorded_results_beside_others(parser, tmp_path, capsys):
+    ledger = tmp_path / "ledger.jsonl"
+    words = "bench decode dummy:tiny --batch 1 --prompt-len 4 --output-len 3 --repeats 1 --note so --ledger"
+    for command in ([*words.split(), str(ledger)], ["bench", "ledger", str(ledger)]):
+        args = parser.parse_args(command)
+        assert args.func(args) == 0
+    told = capsys.readouterr().out
+    assert "TurboMind" in told
+    assert "must reach" in told
+    assert "lmcourse" in told.split("\ntiny\n")[1]
+    assert len(ledger.read_text("utf-8").splitlines()) == 1
+
+
+def test_bench_ledger_that_is_not_there_is_a_named_error(parser):
+    args = parser.parse_args(["bench", "ledger", str(Path("no") / "ledger.jsonl")])
+    with pytest.raises(CheckpointError, match="ledger"):
+        args.func(args)
+
+
+@pytest.mark.parametrize("kind", ["decode", "prefill", "throughput", "startup", "ledger"])
+def test_bench_help_tells_defaults_and_examples(parser, kind, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parser.parse_args(["bench", kind, "-h"])
+    told = capsys.readouterr().out
+    assert "(default:" in told
+    assert "examples:" in told
+
+
+@pytest.mark.parametrize(
+    "words", ["bench", "bench decode --batch 0", "bench throughput --num-requests 0", "bench throughput --repeats x"]
+)
 def test_bench_with_bad_arguments_exits_2(parser, words, capsys):
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(words.split())
