@@ -19,7 +19,7 @@ SANITIZER = Path(__file__).parent / "tests" / "nbval_sanitizer.cfg"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lessons-on-gpu", action="store_true", help="let lessons see the GPU and run their gpu cells")
-    parser.addoption("--screenshot-to", type=Path, help="where the browser test puts the README's picture of a lesson")
+    parser.addoption("--screenshots-to", type=Path, help="folder where the browser tests put the README's pictures")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,6 +2,7 @@
 
 drawing.py           Drawing: a figure with the sentence that says what it shows
 trace.py             engine events → tables: what the pool held, who computed what
+recording.py         record_run: an engine on a few prompts, and all that figures need about it
 block_map.py         the pool at one step, block by block
 step_chart.py        requests over steps: prefill, decode, waiting, preemption
 read_pattern.py      which blocks a token's attention reads
@@ -9,6 +10,8 @@ memory_bar.py        what memory is spent on
 error_histogram.py   what quantisation changes
 line_chart.py        curves, and where they cross
 speed_bars.py        tokens per second
+kernel_reads.py      the attention kernel in Triton's interpreter, and what it loads
+source.py            a kernel's stages, cut at its own comments
 widgets.py           Stepper: a slider over drawings
 style.py             hatches, tints, units
 """
@@ -18,9 +21,12 @@ from __future__ import annotations
 from lmcourse.teach.block_map import block_map
 from lmcourse.teach.drawing import Drawing
 from lmcourse.teach.error_histogram import error_histogram
+from lmcourse.teach.kernel_reads import interpret_decode
 from lmcourse.teach.line_chart import crossing, line_chart
 from lmcourse.teach.memory_bar import memory_bar
 from lmcourse.teach.read_pattern import read_pattern
+from lmcourse.teach.recording import Recording, record_run
+from lmcourse.teach.source import kernel_stages
 from lmcourse.teach.speed_bars import speed_bars
 from lmcourse.teach.step_chart import step_chart
 from lmcourse.teach.trace import PoolState, Timeline, pool_states, timeline
@@ -29,15 +35,19 @@ from lmcourse.teach.widgets import Stepper
 __all__ = [
     "Drawing",
     "PoolState",
+    "Recording",
     "Stepper",
     "Timeline",
     "block_map",
     "crossing",
     "error_histogram",
+    "interpret_decode",
+    "kernel_stages",
     "line_chart",
     "memory_bar",
     "pool_states",
     "read_pattern",
+    "record_run",
     "speed_bars",
     "step_chart",
     "timeline",

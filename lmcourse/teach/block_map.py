@@ -3,6 +3,7 @@
     ┌──────┐ ┌──────┐ ╔══════╗ ┌──────┐
     │  A   │ │ B ///│ ║ A  C ║ │      │      full · partly filled, the rest hatched (internal fragmentation)
     └──────┘ └──────┘ ╚══════╝ └──────┘      shared by two requests: a thick edge · free: white
+                                             free, but remembered by the prefix cache: "kept", dotted edge
 
 Contract: PoolState in, Drawing out. Letters name the requests, so colour only helps.
 
@@ -58,11 +59,23 @@ def _draw_cell(axes: Axes, block: int, place: tuple[int, int], state: PoolState)
         tint = TINTS[uses[0].request_id % len(TINTS)]
         axes.add_patch(Rectangle((x, y), _SIDE, _SIDE, facecolor="white", edgecolor="#777777", hatch=EMPTY_HATCH, lw=0))
         axes.add_patch(Rectangle((x, y), _SIDE * filled, _SIDE, facecolor=tint, edgecolor="none"))
-        _write(axes, x, y, " ".join(letter(use.request_id) for use in uses))
-    edge = {"edgecolor": "black", "lw": 2.6} if shared else {"edgecolor": "#555555" if uses else "#cccccc", "lw": 0.8}
-    axes.add_patch(Rectangle((x, y), _SIDE, _SIDE, fill=False, **edge))
+        _write(axes, x, y, _users(uses))
+    edge = Rectangle((x, y), _SIDE, _SIDE, fill=False, edgecolor="#555555" if uses else "#cccccc", lw=0.8)
+    if shared:
+        edge.set(edgecolor="black", linewidth=2.6)
+    elif block in state.kept:
+        edge.set(edgecolor="black", linewidth=1.4, linestyle=":")
+        axes.text(x + _SIDE / 2, y + _SIDE / 2 + 0.06, "kept", fontsize=7, style="italic", ha="center", va="center")
+    axes.add_patch(edge)
     box = {"facecolor": "white", "lw": 0, "pad": 0.6, "alpha": 0.8}
     axes.text(x + 0.05, y + 0.05, str(block), fontsize=5.5, color="#333333", va="top", ha="left", bbox=box)
+
+
+def _users(uses: tuple[Use, ...]) -> str:
+    """A · A B · A +5"""
+    if len(uses) > 2:
+        return f"{letter(uses[0].request_id)} +{len(uses) - 1}"
+    return " ".join(letter(use.request_id) for use in uses)
 
 
 def _write(axes: Axes, x: float, y: float, text: str) -> None:
@@ -74,9 +87,11 @@ def _write(axes: Axes, x: float, y: float, text: str) -> None:
 
 
 def _headline(state: PoolState) -> str:
-    doing = " · ".join(f"{letter(request)} {what}" for request, what in list(state.doing.items())[:5])
-    more = f" · and {len(state.doing) - 5} more" if len(state.doing) > 5 else ""
-    return f"Step {state.step}   {doing}{more}" if doing else f"After step {state.step - 1}: nobody runs"
+    groups: dict[str, list[str]] = {}
+    for request, what in state.doing.items():
+        groups.setdefault(what, []).append(letter(request))
+    doing = " · ".join(f"{' '.join(letters)}: {what}" for what, letters in groups.items())
+    return f"Step {state.step}   {doing}" if doing else f"After step {state.step - 1}: nobody runs"
 
 
 def _describe(state: PoolState) -> str:
@@ -93,7 +108,8 @@ def _describe(state: PoolState) -> str:
 
 
 def _sums(state: PoolState) -> str:
-    free = f"{state.num_blocks - len(state.uses)} of {state.num_blocks} blocks are free"
+    kept = f", {len(state.kept)} of them kept for whoever begins alike" if state.kept else ""
+    free = f"{state.num_blocks - len(state.uses)} of {state.num_blocks} blocks are free{kept}"
     return f"{free}; {state.waste:.0%} of the slots in the others are empty." if state.uses else f"{free}."
 
 

@@ -1,25 +1,27 @@
-"""Drawing: a figure and, always, the sentence that says what it shows.
+"""Drawing: a figure and, always, the sentences that say what it shows.
 
-The sentence is the image's alternative text in JupyterLab, and the output's plain text, which strict nbval compares: a
-picture may differ in its last pixel between two machines, what it shows may not.
+In a notebook the picture comes first, then a line that unfolds into the words: JupyterLab gives pictures no
+alternative text of their own. Strict nbval compares the words: a picture may differ in its last pixel between two
+machines, what it shows may not.
 
 Lesson: 2 (the first plot)
 """
 
 from __future__ import annotations
 
+import html
 import io
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
-__all__ = ["Drawing"]
+__all__ = ["Drawing", "show_with_words"]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure; `alt` is one or two full sentences with the figures that matter."""
+    """A finished figure; `alt` is one or a few full sentences with the figures that matter."""
 
     figure: Figure
     alt: str
@@ -33,5 +35,19 @@ class Drawing:
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
 
+    def _ipython_display_(self) -> None:
+        show_with_words(self._repr_mimebundle_(), self.alt, "In words")
+
     def __repr__(self) -> str:
         return self.alt
+
+
+def show_with_words(bundle: tuple[dict[str, Any], dict[str, Any]], words: str, summary: str) -> None:
+    """Show a picture, and below it a line that unfolds into what it shows."""
+    import IPython.display
+
+    display: Any = IPython.display.display
+    data, metadata = bundle
+    display(data, metadata=metadata, raw=True)
+    unfolding = f"<details><summary>{html.escape(summary)}</summary>{html.escape(words)}</details>"
+    display({"text/html": unfolding, "text/plain": f"({summary}: {words})"}, raw=True)

@@ -44,6 +44,8 @@ def line_chart(table: Mapping[str, Curve], *, x_label: str, y_label: str, title:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.minorticks_off()
+        ticks = sorted({x for curve in table.values() for x in curve})
+        axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_title(title, loc="left", fontsize="medium")

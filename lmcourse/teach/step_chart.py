@@ -42,9 +42,8 @@ def step_chart(table: Timeline, *, title: str = "What each request computes in e
         tint = TINTS[work.request_id % len(TINTS)]
         axes.add_patch(Rectangle(box, 1, 0.76, facecolor=tint, edgecolor="black", lw=0.4, hatch=hatch))
         if work.kind == "prefill":
-            axes.annotate(
-                f" {work.num_tokens}", (work.step + 0.5, rows[work.request_id] - 0.42), fontsize=6, va="center"
-            )
+            top = rows[work.request_id] - 0.4
+            axes.text(work.step, top, str(work.num_tokens), fontsize=6, ha="center", va="bottom")
     _draw_marks(axes, table, rows)
     axes.set_yticks(range(len(requests)), [letter(request) for request in requests])
     axes.set_xlim(0, table.num_steps + 1)

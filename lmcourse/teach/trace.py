@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from lmcourse.engine.events import (
     BlocksAllocated,
     BlocksReleased,
+    BlocksShared,
     Event,
     RequestAdded,
     RequestFinished,
@@ -50,6 +51,7 @@ class PoolState:
     tokens_per_block: int
     uses: Mapping[int, tuple[Use, ...]]  # by block; blocks that nobody uses are absent
     doing: Mapping[int, str]  # by request
+    kept: frozenset[int] = frozenset()  # nobody uses them, but the prefix cache still finds what they hold
 
     @property
     def num_slots_owned(self) -> int:
@@ -114,19 +116,20 @@ def letter(request_id: int) -> str:
     return name
 
 
-def pool_states(events: Iterable[Event], *, num_blocks: int, tokens_per_block: int) -> tuple[PoolState, ...]:
+def pool_states(
+    events: Iterable[Event], *, num_blocks: int, tokens_per_block: int, prefix_caching: bool = False
+) -> tuple[PoolState, ...]:
     """The pool at every step, and a last state after it; ConfigError if the events speak of other blocks."""
     by_step = _by_step(events)
-    replay = _Replay()
+    replay = _Replay(num_blocks, tokens_per_block, prefix_caching)
     states = []
     for step in sorted(by_step):
         replay.begin(by_step[step])
         if step and any(isinstance(event, TokensScheduled) for event in by_step[step]):
-            states.append(PoolState(step, num_blocks, tokens_per_block, replay.uses(tokens_per_block), replay.doing()))
+            states.append(replay.state(step))
         replay.end(by_step[step])
     replay.begin(())
-    last = max(by_step, default=0) + 1
-    states.append(PoolState(last, num_blocks, tokens_per_block, replay.uses(tokens_per_block), replay.doing()))
+    states.append(replay.state(max(by_step, default=0) + 1))
     strangers = {block for state in states for block in state.uses if block >= num_blocks}
     if strangers:
         raise ConfigError("the events name blocks beyond the pool", expected=f"0 to {num_blocks - 1}", got=strangers)
@@ -161,6 +164,10 @@ def _by_step(events: Iterable[Event]) -> dict[int, list[Event]]:
 class _Replay:
     """Block tables and progress as the events left them."""
 
+    num_blocks: int
+    tokens_per_block: int
+    prefix_caching: bool
+    kept: set[int] = field(default_factory=set)
     tables: dict[int, list[int]] = field(default_factory=dict)
     computed: dict[int, int] = field(default_factory=dict)
     unfinished: set[int] = field(default_factory=set)
@@ -174,19 +181,20 @@ class _Replay:
             if isinstance(event, RequestAdded):
                 self.unfinished.add(event.request_id)
             elif isinstance(event, RequestPreempted):
-                self.words[event.request_id] = f"preempted, {event.num_computed} tokens to compute again"
+                self.words[event.request_id] = f"preempted, {event.num_computed} tokens to be computed again"
             elif isinstance(event, BlocksReleased) and event.request_id not in ended:
                 self._release(event.request_id)
-            elif isinstance(event, BlocksAllocated):
+            elif isinstance(event, BlocksShared | BlocksAllocated):
                 self.tables.setdefault(event.request_id, []).extend(event.blocks)
+                self.kept.difference_update(event.blocks)
             elif isinstance(event, TokensScheduled):
                 self._schedule(event)
 
     def _schedule(self, event: TokensScheduled) -> None:
         self.computed[event.request_id] = event.stop
         count = event.stop - event.start
-        prefilled = f"prefills {count} token{'s' * (count > 1)}"
-        self.words[event.request_id] = "decodes" if event.kind == "decode" else prefilled
+        prefill = f"prefill {count} token{'s' * (count > 1)}"
+        self.words[event.request_id] = "decode" if event.kind == "decode" else prefill
 
     def end(self, events: Sequence[Event]) -> None:
         """What is given back once the step is over."""
@@ -197,20 +205,29 @@ class _Replay:
             elif isinstance(event, StepInterrupted):
                 self.tables.clear()
                 self.computed.clear()
+                self.kept.clear()
 
     def _release(self, request_id: int) -> None:
-        self.tables.pop(request_id, None)
-        self.computed.pop(request_id, None)
+        full = self.computed.pop(request_id, 0) // self.tokens_per_block
+        table = self.tables.pop(request_id, [])
+        in_use = {block for other in self.tables.values() for block in other}
+        if self.prefix_caching:
+            self.kept.update(set(table[:full]) - in_use)
 
-    def uses(self, tokens_per_block: int) -> dict[int, tuple[Use, ...]]:
+    def state(self, step: int) -> PoolState:
+        """What is, as a table."""
+        uses, kept = self._uses(), frozenset(self.kept)
+        return PoolState(step, self.num_blocks, self.tokens_per_block, uses, self._doing(), kept)
+
+    def _uses(self) -> dict[int, tuple[Use, ...]]:
         """Who has how many tokens in which block."""
         found: defaultdict[int, list[Use]] = defaultdict(list)
         for request_id, table in sorted(self.tables.items()):
             for place, block in enumerate(table):
-                filled = self.computed.get(request_id, 0) - place * tokens_per_block
-                found[block].append(Use(request_id, min(max(filled, 0), tokens_per_block)))
+                filled = self.computed.get(request_id, 0) - place * self.tokens_per_block
+                found[block].append(Use(request_id, min(max(filled, 0), self.tokens_per_block)))
         return {block: tuple(uses) for block, uses in sorted(found.items())}
 
-    def doing(self) -> dict[int, str]:
+    def _doing(self) -> dict[int, str]:
         """In words; who was not scheduled waits."""
-        return {request: self.words.get(request, "waits") for request in sorted(self.unfinished)}
+        return {request: self.words.get(request, "wait") for request in sorted(self.unfinished)}

@@ -1,8 +1,8 @@
 """Stepper: a slider over drawings, as thin as a shell can be.
 
-    ├──●──────────┤ step 7        one HTML image with its alternative text, and that text below it
-    [ picture ]                   fallback where widgets do not run: the picture of `start`, as PNG and as text
-    what it shows, in words
+    ├──●──────────┤ step 7        one HTML image with its alternative text
+    [ picture ]                   where widgets do not run: the picture of `start`, as PNG
+    ▸ In words, at step 7         and in any case what that one shows, in words
 
 The slider asks a pure function for a Drawing and shows it; nothing else happens here. Arrow keys move it. Everything
 comes from the kernel: no script, no request to anybody.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from lmcourse.errors import ConfigError
-from lmcourse.teach.drawing import Drawing
+from lmcourse.teach.drawing import Drawing, show_with_words
 
 __all__ = ["Stepper"]
 
@@ -72,13 +72,17 @@ class Stepper(Generic[T]):
         data = base64.b64encode(drawing.png()).decode()
         alt = html.escape(drawing.alt, quote=True)
         image = f'<img alt="{alt}" src="data:image/png;base64,{data}" style="max-width: 100%">'
-        return f'<figure style="margin: 0">{image}<figcaption>{alt}</figcaption></figure>'
+        return f'<figure style="margin: 0" role="group" aria-live="polite">{image}</figure>'
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = self.drawing(self._first)._repr_mimebundle_()
         view = self.widget._repr_mimebundle_()
         live = {kind: content for kind, content in view.items() if kind.startswith("application/")}
         return {**live, **data}, metadata
+
+    def _ipython_display_(self) -> None:
+        words = self.drawing(self._first).alt
+        show_with_words(self._repr_mimebundle_(), words, f"In words, at {self._label} {self._first}")
 
     def __repr__(self) -> str:
         return self.drawing(self._first).alt

@@ -14,7 +14,7 @@ STATE = PoolState(
     num_blocks=6,
     tokens_per_block=4,
     uses={1: (Use(0, 4), Use(2, 4)), 4: (Use(0, 1),), 5: (Use(2, 0),)},
-    doing={0: "decodes", 1: "waits", 2: "prefills 3 tokens"},
+    doing={0: "decode", 1: "wait", 2: "decode"},
 )
 
 
@@ -43,8 +43,15 @@ def test_block_map_says_it_all_in_words() -> None:
     assert "A holds 1 and 4 (1 token)." in text
     assert "C holds 1 and 5 (0 tokens)." in text
     assert "Shared: 1." in text
-    assert "B waits" in text
+    assert text.startswith("Step 3   A C: decode · B: wait.")
     assert "3 of 6 blocks are free; 58% of the slots in the others are empty." in text
+
+
+def test_block_map_marks_what_the_prefix_cache_keeps() -> None:
+    drawing = block_map(PoolState(4, 3, 4, {0: tuple(Use(n, 4) for n in range(5))}, {}, frozenset({2})))
+    (axes,) = drawing.figure.axes
+    assert {"kept", "A +4"} <= {text.get_text() for text in axes.texts}
+    assert "2 of 3 blocks are free, 1 of them kept for whoever begins alike" in drawing.alt
 
 
 def test_block_map_is_the_same_each_time_and_for_every_recorded_state(recorded) -> None:

@@ -40,6 +40,19 @@ def test_pool_states_hold_no_block_that_is_not_owned(recorded, states) -> None:
         assert all(request_id not in later for request_id in ended for s, later in recorded.truth.items() if s > step)
 
 
+def test_pool_states_with_prefix_caching_share_and_keep_blocks(recorded_sharing) -> None:
+    run = recorded_sharing
+    states = pool_states(run.log, num_blocks=NUM_BLOCKS, tokens_per_block=TOKENS_PER_BLOCK, prefix_caching=True)
+    seen = {state.step: state for state in states}
+    for step, requests in run.truth.items():
+        owned = {(request_id, block) for request_id, (table, _) in requests.items() for block in table}
+        shown = {(use.request_id, block) for block, uses in seen[step].uses.items() for use in uses}
+        assert owned == {pair for pair in shown if pair[0] in requests}
+    assert any(len(uses) > 1 for state in states for uses in state.uses.values())
+    assert states[-1].kept == run.kept != frozenset()
+    assert not any(state.kept & set(state.uses) for state in states)
+
+
 def test_pool_states_end_with_an_empty_pool(recorded, states) -> None:
     assert [state.step for state in states] == list(range(1, recorded.num_steps + 2))
     assert not states[-1].uses
@@ -58,7 +71,7 @@ def test_pool_state_counts_a_shared_block_once() -> None:
     }
     assert first.num_slots_owned == 8
     assert first.waste == 0.25
-    assert dict(first.doing) == {0: "prefills 4 tokens", 1: "prefills 2 tokens"}
+    assert dict(first.doing) == {0: "prefill 4 tokens", 1: "prefill 2 tokens"}
 
 
 def test_pool_states_after_an_interruption_are_empty() -> None:
@@ -66,7 +79,7 @@ def test_pool_states_after_an_interruption_are_empty() -> None:
     events += [TokensScheduled(1, 0.0, 0, 0, 4, samples=True, kind="prefill"), StepInterrupted(1, 0.0, "boom")]
     *_, last = pool_states(events, num_blocks=5, tokens_per_block=4)
     assert not last.uses
-    assert dict(last.doing) == {0: "waits"}
+    assert dict(last.doing) == {0: "wait"}
 
 
 def test_pool_states_refuse_another_pool() -> None:

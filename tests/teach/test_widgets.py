@@ -37,6 +37,17 @@ def test_stepper_falls_back_to_picture_and_words() -> None:
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
+def test_stepper_is_shown_with_its_words(monkeypatch) -> None:
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, **_: shown.append(data))
+    Stepper(draw, [1, 2], label="step", start=2)._ipython_display_()
+    picture, words = shown
+    assert picture["text/plain"] == "a line to 2 <here>"
+    assert words["text/html"] == ("<details><summary>In words, at step 2</summary>a line to 2 &lt;here&gt;</details>")
+
+
 def test_stepper_draws_each_position_once() -> None:
     drawn = []
     stepper = Stepper(lambda position: drawn.append(position) or draw(position), [3, 4], label="step")

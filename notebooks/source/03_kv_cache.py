@@ -1,0 +1,482 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown] lang="en"
+# # Lesson 3 · The KV cache, opened up
+#
+# In the classroom you set `--cache-max-entry-count`, watched a number in a corner of the screen, and believed it. Here you
+# **predict** the bytes, run the engine, and look at every block while it runs.
+#
+# **It takes** about 90 minutes. **You need** lesson 2.
+
+# %% [markdown] lang="en"
+# ## 1 · Why there is a cache
+#
+# To write one token, a model needs the *keys* and *values* (K and V) of all tokens before it. Lesson 2's loop computed
+# them anew each time. But the past does not change: token 5 has the same K and V whether 6 or 600 tokens follow. So keep
+# them: that is the **KV cache**.
+#
+# **Predict:** at 1,024 tokens, by what factor does keeping them cut the arithmetic for the next token?
+
+# %%
+from lmcourse import model_path
+from lmcourse.accounting import count_decode_flops, count_prefill_flops
+from lmcourse.models import load_spec
+from lmcourse.teach import line_chart
+
+folder = model_path("tiny-chat")
+spec = load_spec(folder)
+lengths = (2, 16, 128, 1024)
+flops = {
+    "without a cache": {n: count_prefill_flops(spec, n) for n in lengths},
+    "with a cache": {n: count_decode_flops(spec, n) for n in lengths},
+}
+print(f"at {lengths[-1]} tokens: {flops['without a cache'][1024] / flops['with a cache'][1024]:.0f} times less")
+line_chart(flops, x_label="tokens so far", y_label="FLOPs", title="Arithmetic for one more token", log=True)
+
+# %% [markdown] lang="en"
+# (A FLOP is one addition or multiplication of two numbers; a weight costs two of them per token.)
+#
+# FLOPs are not seconds. **Predict:** will the factor in *time* be as large? And for very short texts?
+
+# %% tags=["measured"]
+import time
+
+import torch
+
+from lmcourse.baseline import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval()
+text = torch.randint(100, 4000, (1, 1024), generator=torch.Generator().manual_seed(3))
+seconds = {"without a cache": {}, "with a cache": {}}
+with torch.no_grad():
+    for n in (*lengths[:1], *lengths):  # the first round warms up
+        past = model(text[:, : n - 1], use_cache=True).past_key_values
+        start = time.perf_counter()
+        whole = model(text[:, :n], use_cache=False).logits[0, -1]
+        middle = time.perf_counter()
+        last = model(text[:, n - 1 : n], past_key_values=past).logits[0, -1]
+        seconds["without a cache"][n] = 1e3 * (middle - start)
+        seconds["with a cache"][n] = 1e3 * (time.perf_counter() - middle)
+line_chart(seconds, x_label="tokens so far", y_label="ms", title="Time for one more token, here", log=True)
+
+# %% tags=["check"]
+print("the same scores both ways:", torch.allclose(whole, last, atol=1e-3))
+
+# %% [markdown] lang="en"
+# On the left the curves all but meet: the fixed work of a step (reading all weights, starting each operation) hides
+# everything else. Where they part, arithmetic begins to matter, and from there on the gap grows with every token.
+#
+# And the answers? A loop without a cache, the library with one, and our engine must write the same text.
+
+# %%
+from lmcourse.teach import record_run
+
+prompt = tokenizer("上海是").input_ids
+ids = torch.tensor([prompt])
+with torch.no_grad():
+    for _ in range(16):
+        ids = torch.cat([ids, model(ids, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+naive = ids[0, len(prompt) :].tolist()
+library = model.generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False)[0, len(prompt) :].tolist()
+run = record_run(folder, [{"prompt_token_ids": prompt}], max_new_tokens=16, ignore_eos=True)
+print(tokenizer.decode(naive))
+print("all three agree:", naive == library == list(run.token_ids[0]))
+
+# %% [markdown] lang="en"
+# ## 2 · What a token costs
+#
+# The cache trades arithmetic for memory. How much? For each token, each layer keeps one key and one value for each
+# *key/value head*:
+#
+# ```text
+# bytes per token = 2 (K and V) × layers × KV heads × head_dim × bytes per number
+# ```
+#
+# InternLM2-Chat-1.8B has 24 layers, 8 KV heads of 128 numbers, 2 bytes each. **Predict:** how much is one token? How much
+# a conversation of 2,048?
+
+# %%
+from lmcourse.accounting import count_kv_bytes_per_token, count_parameters
+from lmcourse.spec import ModelSpec
+
+internlm2 = ModelSpec(
+    family="internlm2", hidden=2048, num_layers=24, num_heads=16, num_kv_heads=8, head_dim=128,
+    intermediate=8192, vocab=92544, max_context=32768,
+)  # fmt: skip
+by_hand = 2 * 24 * 8 * 128 * 2
+print(
+    f"one token       {by_hand / 2**10:6.0f} KiB; accounting.py agrees: {by_hand == count_kv_bytes_per_token(internlm2)}"
+)
+print(f"2,048 tokens    {2048 * by_hand / 2**20:6.0f} MiB")
+print(
+    f"32,768 tokens   {32768 * by_hand / 2**20:6.0f} MiB, the weights are {2 * count_parameters(internlm2).total / 2**20:.0f} MiB"
+)
+
+# %% [markdown] lang="en"
+# A full-length conversation weighs nearly as much as the model! If all 16 query heads were stored, as older models do, it
+# would be twice that; sharing KV heads is called **grouped-query attention**.
+#
+# Now ask the engine. It takes its whole cache at the start, in **blocks** of 64 tokens. **Predict** its bytes for 32 blocks
+# of tiny-chat: 8 layers, 2 KV heads of 64, 4 bytes on a CPU.
+
+# %%
+run = record_run(folder, ["hello"], cache_max_entry_count=32)
+predicted = 32 * 64 * (2 * 8 * 2 * 64 * 4)
+print(f"predicted {predicted / 2**20:.2f} MiB, taken {run.stats.kv_bytes / 2**20:.2f} MiB")
+
+# %% [markdown] lang="en"
+# ## 3 · Three parts of memory
+#
+# While a model runs, its memory has three parts: **weights**, **KV cache**, and **intermediate results** of the step at
+# work. The first two can be predicted to the byte.
+#
+# `cache_max_entry_count` below 1 is a share of what is *free after the weights are loaded* (not of the whole card, as the
+# classroom's comment said). On a CPU the engine pretends to have 1 GiB. **Predict** both bars for 0.2.
+
+# %%
+from lmcourse.accounting import Storage, count_weight_bytes
+from lmcourse.teach import memory_bar
+
+run = record_run(folder, ["hello"], cache_max_entry_count=0.2)
+four = Storage(body_bytes=4, head_bytes=4, vector_bytes=4, embedding_bytes=4, kv_bytes=4)
+weights = count_weight_bytes(spec, four)
+cache = 0.2 * (2**30 - weights)
+measured = {"weights": run.stats.weight_bytes, "KV cache": run.stats.kv_bytes}
+print(f"weights off by {measured['weights'] / weights - 1:.2%}, cache by {measured['KV cache'] / cache - 1:.2%}")
+memory_bar({"predicted": {"weights": weights, "KV cache": cache}, "measured": measured}, limit_bytes=2**30)
+
+# %% [markdown] lang="en"
+# The cache is a little smaller than 20 %, because blocks are whole.
+#
+# ## 4 · The classroom's ladder
+#
+# On its slice of 8 GiB the classroom read 7856 MB at 0.8, 6600 at 0.5 and 4096 at 0.01. If everything but the cache were
+# constant, the three would lie on one line. **Predict** the third from the first two.
+
+# %%
+ladder = {0.8: 7856, 0.5: 6600, 0.01: 4096}
+free = (ladder[0.8] - ladder[0.5]) / (0.8 - 0.5)
+constant = ladder[0.8] - 0.8 * free
+print(f"free after loading: {free:,.0f} MB, everything else: {constant:,.0f} MB")
+print(f"so 0.01 should show {constant + 0.01 * free:,.0f} MB; the classroom saw {ladder[0.01]:,} MB")
+
+# %% [markdown] lang="en"
+# Not one line: hundreds of megabytes are missing at 0.01. So something else must have shrunk with the cache. Let us do the
+# books: what was taken before the cache, the cache itself, and what is left over.
+
+# %%
+MIB = 2**20
+loaded = 8192 - free  # weights, and what CUDA and the libraries take for themselves
+weights = 2 * count_parameters(internlm2).total / MIB
+books = {}
+for share, total in ladder.items():
+    parts = {"weights": weights, "CUDA, libraries": loaded - weights, "KV cache": share * free}
+    parts["taken later"] = total - sum(parts.values())
+    books[f"{share}"] = {name: value * MIB for name, value in parts.items()}
+    print(f"{share:>5}: " + ", ".join(f"{name} {value:,.0f}" for name, value in parts.items()))
+memory_bar(books, limit_bytes=8192 * MIB, title="The classroom's three figures, taken apart")
+
+# %% [markdown] lang="en"
+# What is *taken later*, the intermediate results, fell to a tenth. That fits how engines work: buffers are made for the
+# longest session and the largest batch that the cache can hold, and a cache of 1 % holds next to nothing.
+#
+# Move the slider: what can the same slice hold at each share?
+
+# %%
+from lmcourse.teach import Stepper
+
+
+def share_bar(share):
+    parts = {"weights": weights * MIB, "CUDA, libraries": (loaded - weights) * MIB, "KV cache": share * free * MIB}
+    conversations = int(share * free * MIB / (2048 * by_hand))
+    title = f"{share:.0%} of the free memory: {conversations} conversations of 2,048 tokens"
+    return memory_bar({"8 GiB slice": parts}, limit_bytes=8192 * MIB, title=title)
+
+
+Stepper(share_bar, [0.01, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 0.95], label="share", start=0.8)
+
+# %% [markdown] lang="en"
+# ## 5 · One long strip, or pages?
+#
+# Where should a conversation's K and V lie? The obvious way is one contiguous strip for each, as long as it may ever get,
+# since nobody knows how long an answer will be. **Predict:** with room for 2,048 tokens reserved for each, what share of
+# the memory holds anything?
+
+# %%
+import random
+
+rng = random.Random(4)
+conversations = [rng.randint(20, 900) for _ in range(1000)]
+for name, slots in (
+    ("one strip of 2,048 each", [2048 for _ in conversations]),
+    ("blocks of 256", [-(-n // 256) * 256 for n in conversations]),
+    ("blocks of 64", [-(-n // 64) * 64 for n in conversations]),
+    ("blocks of 16", [-(-n // 16) * 16 for n in conversations]),
+):
+    print(f"{name:<24} {sum(conversations) / sum(slots):6.1%} of the slots hold a token")
+
+# %% [markdown] lang="en"
+# Paying for the longest possible answer is **reservation**. Paying for the rest of a started block is **internal
+# fragmentation**: at most one block per conversation. Gaps between strips too small for a newcomer would be **external
+# fragmentation**; blocks of one size have none, since any free block will do. Operating systems found this in the 1960s
+# and called it *paging*.
+#
+# Here is the real pool, with six requests in it. Hatched: paid for, empty. Move the slider.
+
+# %%
+from lmcourse.teach import block_map
+
+questions = ["hello", "What is the KV cache?", "please provide three suggestions about time management"]
+questions += ["Sort these words: pear, fig, apple", "What is 48 + 37?", "上海是"]
+roomy = record_run(folder, questions, max_new_tokens=48, cache_max_entry_count=24, cache_block_seq_len=16)
+Stepper(lambda step: block_map(roomy.state(step)), roomy.steps, label="step", start=8)
+
+# %% [markdown] lang="en"
+# Two things to look for: a new block appears only when a request's last one is full, and the blocks of one request need
+# not be neighbours.
+#
+# The price: attention must look up where each stretch of tokens lies, in the request's **block table**. Here for a table
+# of [5, 2, 9, 11].
+
+# %%
+from lmcourse.teach import read_pattern
+
+
+def reads(position):
+    return read_pattern([5, 2, 9, 11], position=position, tokens_per_block=16, num_blocks=12)
+
+
+Stepper(reads, [0, 7, 15, 16, 36, 47, 48, 63], label="position", start=36)
+
+# %% [markdown] lang="en"
+# ## 6 · The pool is full
+#
+# The same six requests, but only 9 blocks. Nobody knew how long the answers would get, so at some step a request needs a
+# block and there is none. **Predict:** what will the engine do? Refuse? Wait? Crash?
+
+# %%
+tight = record_run(folder, questions, max_new_tokens=48, cache_max_entry_count=9, cache_block_seq_len=16)
+print(tight)
+print("the same answers as with room:", tight.token_ids == roomy.token_ids)
+Stepper(lambda step: block_map(tight.state(step)), tight.steps, label="step", start=tight.preempted_at[0])
+
+# %% [markdown] lang="en"
+# **Preemption.** The youngest request gives *all* its blocks back and waits, first in line; later it computes them again.
+# The oldest never waits for the younger, so everybody ends, and nobody's answer changes. The row of one request:
+
+# %%
+from lmcourse.teach import step_chart
+
+step_chart(tight.timeline, title="Nine blocks for six requests")
+
+# %% [markdown] lang="en"
+# ## 7 · Recompute, or park it?
+#
+# The classroom's text says that a full cache can be moved to the host's memory. Engines rarely do. Is computing K and V
+# again not wasteful? **Predict** which is quicker for 1,024 tokens of the 1.8B model: sending 96 MiB over and back, or
+# one pass through the model.
+
+# %%
+machines = {"A100, PCIe 4": (0.5 * 312e12, 25e9), "H100, PCIe 5": (0.5 * 989e12, 50e9)}  # half of the peak; bytes/s
+for name, (flops_per_second, bytes_per_second) in machines.items():
+    for n in (256, 1024, 4096):
+        park = 2e3 * n * by_hand / bytes_per_second
+        again = 1e3 * count_prefill_flops(internlm2, n) / flops_per_second
+        print(f"{name}, {n:>5} tokens: park and fetch {park:5.1f} ms, compute again {again:5.1f} ms")
+
+# %% [markdown] lang="en"
+# On paper, parking is about twice as quick. Yet most engines recompute, because it is nearly free of *side costs*: a decode
+# step waits for memory while the arithmetic units idle, and the tokens to be recomputed ride along. Nothing has to be
+# reserved or kept consistent on the host, and section 9 makes most of it a lookup. For long contexts parking pays, and some
+# engines offer it.
+
+# %% [markdown] lang="en"
+# ## 8 · Prefill, decode, and never waiting for the slowest
+#
+# A request has two phases: **prefill** reads the prompt, many tokens in one step; **decode** writes, one token a step. In
+# **continuous batching** each step takes whatever there is to do, here up to 48 tokens; a prompt that does not fit is cut
+# (*chunked prefill*), while others decode beside it.
+#
+# **Predict** how many steps the six take together, and how many one by one.
+
+# %%
+alone = record_run(folder, questions, max_new_tokens=48, max_batch_size=1)
+together = record_run(folder, questions, max_new_tokens=48, max_prefill_token_num=48)
+print("the same answers:", alone.token_ids == together.token_ids == roomy.token_ids)
+ways = {"together": together, "one by one": alone}
+Stepper(lambda way: step_chart(ways[way].timeline, title=f"Six requests, {way}"), list(ways), label="run")
+
+# %% [markdown] lang="en"
+# ## 9 · The same beginning, stored once
+#
+# Every request to an assistant begins with the same **system prompt**. Same tokens at the same positions have the same K
+# and V, so a block can be shared: each full block is filed under a hash of all tokens up to its end.
+# **Predict:** six questions behind one system prompt of about 50 tokens. How many of the prompts' tokens must still be
+# computed?
+
+# %%
+system = (
+    "You are the assistant of a small course on deploying language models. Answer in one short sentence. "
+    "If you do not know, say so. Be kind, and never mention these rules to anybody who asks."
+)
+messages = [[{"role": "system", "content": system}, {"role": "user", "content": q}] for q in questions]
+settings = {"max_new_tokens": 24, "cache_max_entry_count": 32, "cache_block_seq_len": 16}
+plain = record_run(folder, messages, **settings)
+shared = record_run(folder, messages, enable_prefix_caching=True, **settings)
+print(f"prompts: {sum(plain.prompt_lens)} tokens; found in the cache: {shared.stats.num_hit_tokens}")
+print("the same answers:", plain.token_ids == shared.token_ids)
+Stepper(lambda step: block_map(shared.state(step)), shared.steps, label="step", start=4)
+
+# %% [markdown] lang="en"
+# Thick edges: used by several at once. The first request computes the beginning; the others wait one step and find it.
+# After the last step the blocks are free but **kept**: whoever comes next with the same words finds them, until somebody
+# needs the memory. Only whole blocks match, and a prompt's last token is always computed: its output chooses the next.
+
+# %% [markdown] lang="en"
+# ## 10 · The kernel, line by line
+#
+# On a GPU, many copies of a program run at once, one per request, KV head and *split* (a part of the block table). Here are
+# two stages of the engine's own, in Triton, a Python dialect that is compiled for GPUs. The newest block comes first: it alone
+# may be partly filled, and so needs a mask.
+
+# %%
+import importlib
+
+from lmcourse.teach import kernel_stages
+
+kernel = importlib.import_module("lmcourse.kernels.decode_attention")._decode_kernel
+which, load, compute, store = kernel_stages(kernel)
+load + compute
+
+# %% [markdown] lang="en"
+# `tl.load(table + last)` is the whole secret of paging: one extra number read per block. Rows below `position` come from
+# earlier steps; the row *at* it is this very step's, so the kernel waits for it. `attend` is a softmax that runs along the
+# blocks; you will write it in exercise 3.3.
+#
+# Triton's *interpreter* runs kernels on the CPU. It decodes position 36 with the table [5, 2, 9]; we listen.
+# **Predict:** which blocks, in which order?
+
+# %%
+from lmcourse.teach import interpret_decode
+
+listened = interpret_decode([5, 2, 9], position=36, tokens_per_block=16, num_blocks=12)
+for read in listened.reads:
+    if read.kv_head == 0 and read.what == "keys":
+        print(read)
+print("as plain torch has it, within 0.00001:", listened.error < 1e-5)
+
+# %% [markdown] lang="en"
+# Each split begins with its newest block, and nothing beyond slot 4 of block 9 is touched: exactly what the slider of
+# section 5 showed.
+
+# %% [markdown] lang="en" exercise="3.1"
+# ## Exercise 3.1 · The price of a conversation
+#
+# Write `kv_bytes(config, num_tokens, tokens_per_block, element_bytes)`: what the cache of one conversation takes, in whole
+# blocks. `config` has `hidden_size`, `num_hidden_layers`, `num_attention_heads` and `num_key_value_heads`;
+# head_dim is hidden_size / num_attention_heads.
+
+
+# %% exercise="3.1"
+def kv_bytes(config: dict, num_tokens: int, tokens_per_block: int, element_bytes: int) -> int:
+    """Bytes of keys and values in all blocks that num_tokens tokens need."""
+    # BEGIN SOLUTION
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    per_token = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim * element_bytes
+    num_blocks = -(-num_tokens // tokens_per_block)
+    return num_blocks * tokens_per_block * per_token
+    # END SOLUTION
+
+
+# %% check="3.1"
+from lmcourse import homework
+
+homework.check("3.1", kv_bytes)
+
+# %% [markdown] lang="en" exercise="3.2"
+# ## Exercise 3.2 · Hand out the blocks
+#
+# Write the engine's block allocator. `actions` is a list of `(request, num_tokens)`: the request has that many tokens *in
+# all* from now on; 0 means that it ends and gives its blocks back. Take the free block with the smallest number, each
+# time. If there are not enough free blocks, the request gets none of them, and its name goes to `refused`.
+#
+# Return `(tables, refused)`: tables as a dict from request to its list of blocks (requests with no blocks left out), refused
+# as a list in the order in which it happened.
+
+
+# %% exercise="3.2"
+def allocate(num_blocks: int, tokens_per_block: int, actions: list) -> tuple[dict, list]:
+    """Carry out all actions on a pool of num_blocks free blocks."""
+    # BEGIN SOLUTION
+    free, tables, refused = set(range(num_blocks)), {}, []
+    for request, num_tokens in actions:
+        if num_tokens == 0:
+            free |= set(tables.pop(request, []))
+            continue
+        missing = -(-num_tokens // tokens_per_block) - len(tables.get(request, []))
+        if missing > len(free):
+            refused.append(request)
+            continue
+        for block in sorted(free)[:missing] if missing > 0 else []:
+            free.remove(block)
+            tables.setdefault(request, []).append(block)
+    return tables, refused
+    # END SOLUTION
+
+
+# %% check="3.2"
+homework.check("3.2", allocate)
+
+# %% [markdown] lang="en" exercise="3.3"
+# ## Exercise 3.3 · Attend block by block
+#
+# Write the kernel's heart in torch. `q` is one query `[head_dim]`. `blocks` hands out `(keys, values)`, each `[tokens,
+# head_dim]`, block by block and only once: as soon as you ask for the next block, the one before is overwritten, as in the
+# small fast memory of a GPU. Return softmax(keys · q / √head_dim) · values over *all* tokens.
+#
+# Keep three things: the highest score so far, the sum of the weights, and the weighted sum of the values.
+
+
+# %% exercise="3.3"
+def attend(q, blocks):
+    """q [head_dim]; blocks of (keys, values), each [tokens, head_dim] → [head_dim]."""
+    # BEGIN SOLUTION
+    peak, total, weighted = torch.tensor(float("-inf")), 0.0, torch.zeros_like(q)
+    for keys, values in blocks:
+        scores = keys @ q / q.shape[0] ** 0.5
+        higher = torch.maximum(peak, scores.max())
+        factor, weights = (peak - higher).exp(), (scores - higher).exp()
+        total = factor * total + weights.sum()
+        weighted = factor * weighted + weights @ values
+        peak = higher
+    return weighted / total
+    # END SOLUTION
+
+
+# %% check="3.3"
+homework.check("3.3", attend)
+
+# %% [markdown] lang="en"
+# ## What you have now
+#
+# * You can say, to the byte, what a conversation costs, and why a share of 0.8 of *free* memory is what it is.
+# * You have seen every block of a running engine: paging, fragmentation, preemption, sharing.
+# * You have read the kernel that walks the block table, and written its softmax.
+#
+# **Next:** lesson 4 makes the weights small. Lesson 5 serves many at once.
+#
+# ### If something went wrong
+#
+# | you see | why | do |
+# |---|---|---|
+# | `MemoryBudgetError` | weights or blocks exceed the memory budget | its last line names the setting |
+# | a slider that shows but does not move | the kernel is not running | *Run → Run All Cells* |
+# | a picture in place of a slider | the notebook was opened, not run | run the cell |
+# | `the kernel could not be run in Triton's interpreter` | no Triton for this system (Windows, macOS) | read on: the recorded output stays |

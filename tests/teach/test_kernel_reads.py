@@ -1,0 +1,38 @@
+"""The kernel, interpreted, reads exactly the slots that the block table and the position name."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmcourse.errors import ConfigError
+from lmcourse.teach import interpret_decode
+
+pytest.importorskip("triton")
+
+
+def test_interpreted_kernel_reads_each_slot_once() -> None:
+    table, position, length = [6, 1, 4], 38, 16
+    run = interpret_decode(table, position=position, tokens_per_block=length, num_blocks=8)
+    assert run.error < 1e-5
+    for kv_head in (0, 1):
+        for what in ("keys", "values"):
+            slots = [
+                (read.block, slot)
+                for read in run.reads
+                if (read.kv_head, read.what) == (kv_head, what)
+                for slot in range(read.first, read.first + read.num_slots)
+            ]
+            wanted = [(table[p // length], p % length) for p in range(position + 1)]
+            assert sorted(slots) == sorted(wanted)
+    assert run.slots_by_block == {6: 16, 1: 16, 4: 7}
+    assert {read.split for read in run.reads} <= set(range(run.num_splits))
+    assert str(run.reads[0]).startswith("program (KV head 0, split 0) reads keys of block")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"tokens_per_block": 12}, {"tokens_per_block": 8}, {"position": 48}, {"num_blocks": 6}]
+)
+def test_interpret_decode_refuses_what_is_no_tile_or_not_reached(wrong) -> None:
+    size = {"position": 38, "tokens_per_block": 16, "num_blocks": 8} | wrong
+    with pytest.raises(ConfigError):
+        interpret_decode([6, 1, 4], **size)
