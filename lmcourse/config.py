@@ -96,6 +96,7 @@ class TurbomindEngineConfig:
     rope_scaling_factor: float = 0.0  # > 0: dynamic NTK with this factor; 0: as the model says
     use_logn_attn: bool = False
     max_prefill_token_num: int = 8192  # most tokens computed in one step; longer prompts run in chunks
+    cuda_graphs: bool = True  # replay a recorded decode step instead of launching its kernels; CPU: no effect
     overlap: bool | None = None  # launch a step while the one before still runs; None: on CUDA, off on CPU
     dtype: str = "auto"  # auto | float16 | bfloat16 | float32; auto is float32 on CPU
     download_dir: str | None = None  # where a hub download goes; None: the hub's own cache
@@ -105,6 +106,7 @@ class TurbomindEngineConfig:
         _check_choice(self, "model_format", (None, "hf", "awq", "turbomind"))
         _check_choice(self, "quant_policy", (0, 4, 8))
         _check_choice(self, "overlap", (None, True, False))
+        _check_choice(self, "cuda_graphs", (True, False))
         _check_choice(self, "dtype", ("auto", "float16", "bfloat16", "float32"))
         for name in ("tp", "max_batch_size", "cache_block_seq_len", "max_prefill_token_num"):
             _check(self, name, "a whole number, 1 or more", _is_count(1))

@@ -27,6 +27,7 @@ from lmcourse.config import GenerationConfig, TurbomindEngineConfig
 from lmcourse.engine.answer import Answer, StepOutput
 from lmcourse.engine.blocks import BlockManager
 from lmcourse.engine.events import Event, Reporter
+from lmcourse.engine.graphs import choose_recorder
 from lmcourse.engine.intake import Entry, Intake
 from lmcourse.engine.kv_cache import KVCache, count_affordable_blocks, count_block_bytes, measure_free_bytes
 from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
@@ -74,11 +75,13 @@ class Engine:
             max_tokens_per_step=config.max_prefill_token_num,
             prefixes=PrefixCache(blocks) if config.enable_prefix_caching else NoPrefixCache(),
         )
+        recorder = choose_recorder(config, decoder.device)
         self._runner: ModelRunner | None = ModelRunner(
             decoder,
-            KVCache(spec, blocks, decoder.dtype, decoder.device),
-            tokens_per_block=blocks.tokens_per_block,
+            KVCache(spec, blocks, decoder.dtype, decoder.device, num_spare=int(recorder is not None)),
             most_rows=self._scheduler.max_running,
+            session_len=self.session_len,
+            recorder=recorder,
         )
         self._intake = Intake(spec, tokenizer, self.session_len)
         self._entries: dict[int, Entry] = {}  # every request whose end was not handed out yet

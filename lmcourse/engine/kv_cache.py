@@ -37,8 +37,12 @@ class KVCache:
     Its contents are undefined until written; attention never reads what a request did not write.
     """
 
-    def __init__(self, spec: ModelSpec, blocks: BlockManager, dtype: torch.dtype, device: torch.device) -> None:
-        shape = (spec.num_layers, 2, blocks.num_blocks, spec.num_kv_heads, blocks.tokens_per_block, spec.head_dim)
+    def __init__(
+        self, spec: ModelSpec, blocks: BlockManager, dtype: torch.dtype, device: torch.device, *, num_spare: int = 0
+    ) -> None:
+        """num_spare: blocks beyond those of the manager, for writes that nobody reads."""
+        self.num_blocks, self.tokens_per_block = blocks.num_blocks + num_spare, blocks.tokens_per_block
+        shape = (spec.num_layers, 2, self.num_blocks, spec.num_kv_heads, blocks.tokens_per_block, spec.head_dim)
         try:
             self._pool = torch.empty(shape, dtype=dtype, device=device)
         except RuntimeError as error:  # what torch raises on CPU, and a base of its CUDA error

@@ -3,8 +3,8 @@
 The idea: this is the one place where a step touches the device, and nothing here waits for it. The sampled tokens stay
 on the device, where the next step is fed from them, and a copy starts for the host to pick up when it wants to.
 
-    sampled (device)   [ 17 │ 4 │ 99 │ … ]   row of each request that sampled: `Launch.rows`
-                          └───── feeds the next step; copied into pinned memory, an event says when
+    prompts, or prompts and decodes    make_batch → decoder → choose       as many launches as there are kernels
+    decodes alone                      decode_steps.py                     one graph, where there are graphs
 
 Contract: steps run in the order of their launch. Between steps the runner keeps the KV cache and the last samples; a
 step that was interrupted can be launched again.
@@ -14,8 +14,7 @@ Lesson: 2 (one step of the engine), 3 (the host never stalls the device)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -23,72 +22,51 @@ import torch
 from torch import Tensor
 
 from lmcourse.engine.batch import Batch, make_batch
+from lmcourse.engine.decode_rows import DecodeRows, ladder
+from lmcourse.engine.decode_steps import DecodeSteps
+from lmcourse.engine.graphs import Recorder
 from lmcourse.engine.intake import Entry
 from lmcourse.engine.kv_cache import KVCache
-from lmcourse.engine.request import Request
-from lmcourse.engine.sampler import Choice, Sampled, choose
+from lmcourse.engine.launch import Fetch, Launch
+from lmcourse.engine.sampler import choose
 from lmcourse.engine.scheduler import Plan
 
 if TYPE_CHECKING:
     from lmcourse.models import Decoder
 
-__all__ = ["Fetch", "Launch", "ModelRunner", "count_weight_bytes"]
-
-
-class Fetch:
-    """Copies of tensors on their way to the host."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        """Starts the copies: into pinned memory behind what the device has to do, at once on a CPU."""
-        self._arrived: torch.cuda.Event | None = None
-        if not tensors[0].is_cuda:
-            self._copies = [tensor.clone() for tensor in tensors]
-            return
-        self._copies = [
-            torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
-            for tensor in tensors
-        ]
-        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._arrived.record()
-
-    def wait(self) -> list[Tensor]:
-        """The copies, once they are there."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return self._copies
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A step that the device was given."""
-
-    sampling: tuple[Request, ...]  # who samples
-    rows: dict[int, int]  # by request id: the row of `sampled` with its token
-    choice: Choice
-    fetch: Fetch
-
-    def wait(self) -> list[Sampled | None]:
-        """One entry per request of `sampling`, once the device has got so far."""
-        return self.choice.read(self.fetch.wait())
+__all__ = ["ModelRunner", "count_weight_bytes"]
 
 
 class ModelRunner:
     """Owner of the decoder, the KV cache and the last samples."""
 
-    def __init__(self, decoder: Decoder, kv: KVCache, *, tokens_per_block: int, most_rows: int) -> None:
-        """most_rows: requests that one step may sample for."""
+    def __init__(
+        self, decoder: Decoder, kv: KVCache, *, most_rows: int, session_len: int, recorder: Recorder | None
+    ) -> None:
+        """most_rows: requests that one step may sample for. With a recorder the cache has a block to spare."""
         self.decoder, self.kv = decoder, kv
-        self._tokens_per_block = tokens_per_block
-        self._sampled = torch.zeros(most_rows, dtype=torch.int64, device=decoder.device)
+        most = ladder(most_rows)[-1]
+        self._sampled = torch.zeros(most, dtype=torch.int64, device=decoder.device)
+        self._decodes: DecodeSteps | None = None
+        if recorder is not None:
+            columns = -(-session_len // kv.tokens_per_block)
+            rows = DecodeRows(most, columns, spare_block=kv.num_blocks - 1, device=decoder.device)
+            self._decodes = DecodeSteps(decoder, kv, self._sampled, rows, recorder, kv.tokens_per_block)
 
     @torch.inference_mode()
     def launch(
         self, plan: Plan, entries: Mapping[int, Entry], pending: Mapping[int, int], *, mark: Callable[[], None]
     ) -> Launch:
-        """Start a step; pending: the rows of the step before. `mark` is called when its model part is under way."""
-        batch = make_batch(
-            plan, tokens_per_block=self._tokens_per_block, device=self.decoder.device, sampled_rows=pending
-        )
+        """Start a step. pending: `Launch.rows` of the step before, if that has not landed.
+
+        `mark` is called twice: when the input is on its way to the device, and when the model's work is.
+        """
+        if self._decodes is not None:
+            if self._decodes.takes(plan):
+                return self._decodes.launch(plan, entries, pending, mark=mark)
+            self._decodes.rows.forget()
+        tokens_per_block, device = self.kv.tokens_per_block, self.decoder.device
+        batch = make_batch(plan, tokens_per_block=tokens_per_block, device=device, sampled_rows=pending)
         mark()
         logits = self.run(batch)
         mark()

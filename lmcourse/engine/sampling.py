@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -51,6 +52,12 @@ class SamplingRule:
     min_new_tokens: int = 0
     num_logprobs: int | None = None  # None: not asked for
     mask: TokenMask | None = None
+
+    @cached_property
+    def is_plain_greedy(self) -> bool:
+        """Whether the likeliest token is all that is wanted."""
+        edited = self.needs_host or self.banned_ids or self.early_ids
+        return self.temperature == 0 and self.num_logprobs is None and not edited
 
     @property
     def needs_host(self) -> bool:

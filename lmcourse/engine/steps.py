@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from lmcourse.engine.answer import Answer
 from lmcourse.engine.events import Reporter
 from lmcourse.engine.intake import Entry
+from lmcourse.engine.launch import Launch
 from lmcourse.engine.request import Request
-from lmcourse.engine.runner import Launch, ModelRunner
+from lmcourse.engine.runner import ModelRunner
 from lmcourse.engine.sampler import require_finite
 from lmcourse.engine.scheduler import Plan, Scheduler
 

@@ -1,4 +1,4 @@
-"""Greedy sampling on the device: next[r] = argmax_v logits[r, v], the lowest id among equals.
+"""Greedy sampling on the device: next[r] = argmax_v logits[r, v], the lowest id among equals; -1 if it is not finite.
 
 A step that chooses its token on the device can feed it to the next step without the host. One program cannot read a
 vocabulary fast enough, so many read a chunk each and leave its best, and a second launch compares those:
@@ -26,10 +26,11 @@ __all__ = ["argmax", "argmax_reference", "argmax_triton"]
 _CHUNK = 4096
 
 
-def argmax_reference(logits: Tensor) -> Tensor:
+def argmax_reference(logits: Tensor, out: Tensor) -> None:
     """torch's, made to choose the lowest of equal ids on every device."""
     ids = torch.arange(logits.shape[1], device=logits.device)
-    return torch.where(logits == logits.amax(dim=1, keepdim=True), ids, logits.shape[1]).amin(dim=1)
+    best = logits.amax(dim=1, keepdim=True)  # NaN if there is any
+    out[:] = torch.where(logits == best, ids, logits.shape[1]).amin(dim=1).where(best[:, 0].isfinite(), -1)
 
 
 @jit
@@ -46,6 +47,8 @@ def _chunk_kernel(
     tl.static_assert(b_logits.shape == (TILE,))
     # compute
     peak = tl.max(b_logits, axis=0)
+    # tl.max passes NaN over; infinity stands for it from here on
+    peak = tl.where(tl.max((b_logits != b_logits).to(tl.int32), axis=0) > 0, float("inf"), peak)
     best = tl.min(tl.where((b_logits == peak) & (ids < VOCAB), ids, VOCAB), axis=0)
     # store
     tl.store(peaks_ptr + row * CHUNKS + chunk, peak)
@@ -64,11 +67,13 @@ def _row_kernel(peaks_ptr, ids_ptr, next_ptr, CHUNKS: tl.constexpr, TILE: tl.con
     ids = tl.load(ids_ptr + row * CHUNKS + chunks, mask=chunks < CHUNKS, other=2147483647)
     tl.static_assert(peaks.shape == (TILE,))
     # compute, store
-    best = tl.min(tl.where(peaks == tl.max(peaks, axis=0), ids, 2147483647), axis=0)
-    tl.store(next_ptr + row, best.to(tl.int64))
+    peak = tl.max(peaks, axis=0)
+    best = tl.min(tl.where(peaks == peak, ids, 2147483647), axis=0)
+    finite = (peak < float("inf")) & (peak > float("-inf"))
+    tl.store(next_ptr + row, tl.where(finite, best, -1).to(tl.int64))
 
 
-def argmax_triton(logits: Tensor) -> Tensor:
+def argmax_triton(logits: Tensor, out: Tensor) -> None:
     """Two launches."""
     rows, vocab = logits.shape
     logits = logits.contiguous()
@@ -76,17 +81,16 @@ def argmax_triton(logits: Tensor) -> Tensor:
     chunks, options = triton.cdiv(vocab, tile), launch_options(logits.device)
     peaks = torch.empty((rows, chunks), dtype=torch.float32, device=logits.device)
     ids = torch.empty((rows, chunks), dtype=torch.int32, device=logits.device)
-    chosen = torch.empty((rows,), dtype=torch.int64, device=logits.device)
     _chunk_kernel[(rows, chunks)](logits, peaks, ids, VOCAB=vocab, CHUNKS=chunks, TILE=tile, num_warps=4, **options)
-    _row_kernel[(rows,)](peaks, ids, chosen, CHUNKS=chunks, TILE=next_power(chunks), num_warps=1, **options)
-    return chosen
+    _row_kernel[(rows,)](peaks, ids, out, CHUNKS=chunks, TILE=next_power(chunks), num_warps=1, **options)
 
 
 _ARGMAX = Operation(reference=argmax_reference, triton=(UpTo(float("inf"), argmax_triton),))
 
 
-def argmax(logits: Tensor) -> Tensor:
-    """logits float32 [rows, vocab] → int64 [rows]; a row of NaN gives an id outside the vocabulary, or any."""
-    if logits.shape[0] == 0:
-        return argmax_reference(logits)
-    return _ARGMAX.form_for(logits.device)(logits)
+def argmax(logits: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """logits float32 [rows, vocab] → int64 [rows]; -1 for a row with NaN or +inf, or with nothing but -inf."""
+    out = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device) if out is None else out
+    if logits.shape[0]:
+        _ARGMAX.form_for(logits.device)(logits, out)
+    return out

@@ -46,7 +46,12 @@ def run_interrupted(at_line: int | None, *, overlap: bool) -> int:
     """Requests that are batched, chunked and preempted, with one Ctrl-C; returns the number of lines executed."""
     rng = random.Random(1)
     engine = make_engine(
-        MirrorDecoder(), cache_max_entry_count=9, max_prefill_token_num=14, session_len=36, overlap=overlap
+        MirrorDecoder(),
+        cache_max_entry_count=9,
+        max_prefill_token_num=14,
+        session_len=36,
+        overlap=overlap,
+        graphs=overlap,
     )
     prompts = [random_prompt(rng, VOCAB, 3, 14) for _ in range(NUM_REQUESTS)]
     for prompt in prompts:

@@ -42,6 +42,7 @@ class EngineRun:
             max_prefill_token_num=self.workload.budget,
             enable_prefix_caching=self.workload.num_beginnings is not None,
             overlap=self.rng.random() < 0.5,
+            graphs=self.rng.random() < 0.5,
         )
         self.num_aborts = 0
 

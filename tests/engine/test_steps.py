@@ -6,7 +6,16 @@ import random
 
 import pytest
 import torch
-from engine_fakes import MirrorDecoder, ScriptedDecoder, generate, make_engine, mirror_greedy, random_prompt, run_all
+from engine_fakes import (
+    MirrorDecoder,
+    ScriptedDecoder,
+    generate,
+    make_engine,
+    mirror_greedy,
+    mirror_spec,
+    random_prompt,
+    run_all,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +23,7 @@ from lmcourse.config import GenerationConfig
 from lmcourse.engine import EventLog, StepOutput
 from lmcourse.engine.events import RequestPreempted, StepFinished, TokensScheduled
 from lmcourse.errors import LmcourseError
+from lmcourse.spec import RotarySpec
 
 VOCAB = 50
 
@@ -32,9 +42,11 @@ rules = st.fixed_dictionaries(
 jobs = st.tuples(st.integers(0, 10), st.integers(1, 20), rules, st.none() | st.integers(0, 15))
 
 
-def run_workload(workload, config: dict, *, overlap: bool) -> tuple[dict[int, list[StepOutput]], int]:
+def run_workload(workload, config: dict, **modes: bool) -> tuple[dict[int, list[StepOutput]], int]:
     """Outputs by request of a workload whose requests arrive and are aborted while the engine steps."""
-    engine = make_engine(MirrorDecoder(), overlap=overlap, **config)
+    # keys depend on the prompt's length beyond 12 tokens: prefixes are shared below, and only there
+    spec = mirror_spec(VOCAB, rotary=RotarySpec(scaling="dynamic", trained_context=12))
+    engine = make_engine(MirrorDecoder(spec), **modes, **config)
     told: dict[int, list[StepOutput]] = {}
     ids: dict[int, int] = {}
     for clock in range(1000):
@@ -70,14 +82,14 @@ def joined(outputs: list[StepOutput]) -> tuple:
     blocks=st.integers(8, 24),
     budget=st.integers(1, 24),
     max_running=st.integers(1, 8),
-    prefixes=st.booleans(),
+    modes=st.fixed_dictionaries({"enable_prefix_caching": st.booleans(), "graphs": st.booleans()}),
 )
-def test_any_workload_says_the_same_with_and_without_overlap(workload, blocks, budget, max_running, prefixes) -> None:
+def test_any_workload_says_the_same_with_and_without_overlap(workload, blocks, budget, max_running, modes) -> None:
     workload = sorted(workload, key=lambda job: job[0])
     config = {"cache_max_entry_count": blocks, "max_prefill_token_num": budget, "max_batch_size": max_running}
-    config["enable_prefix_caching"] = prefixes
+    print(workload, config, modes)
     plain, _ = run_workload(workload, config, overlap=False)
-    overlapped, _ = run_workload(workload, config, overlap=True)
+    overlapped, _ = run_workload(workload, config, overlap=True, **modes)
     for request_id in {*plain, *overlapped}:
         told = [joined(outputs[request_id]) for outputs in (plain, overlapped) if request_id in outputs]
         if len(told) == 2 and all(reason is not None for _, _, reason in told):

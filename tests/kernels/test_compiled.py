@@ -74,7 +74,7 @@ REST = {
     "add_norm": (add_norm_triton, (stream(64, 4), NORM)),
     "rotate_write": (rotate_write_triton, (meta(2, 8, QKV, dtype=torch.float32), *place(8), torch.float16)),
     "swiglu": (swiglu_triton, (meta(4096, 2 * INTERMEDIATE),)),
-    "argmax": (argmax_triton, (meta(8, VOCAB, dtype=torch.float32),)),
+    "argmax": (argmax_triton, (meta(8, VOCAB, dtype=torch.float32), meta(8, dtype=torch.int64))),
 }
 INSTRUCTIONS_PER_WEIGHT = 5.0  # at 4.3 TB/s an H200 has time for 15.6 per 2-byte weight
 

@@ -18,13 +18,14 @@ from torch.nn.functional import linear
 from conftest import build_paged
 from lmcourse.kernels import LayerKV, Matrix, Norm, Rotation, Stream, dispatch
 from lmcourse.kernels.add_norm import add_norm_triton
+from lmcourse.kernels.advance import KNOWN, PADDING, Field, advance_reference, advance_triton
 from lmcourse.kernels.angles import angles_reference, angles_triton
 from lmcourse.kernels.attention import ragged_attention_triton
 from lmcourse.kernels.norm_gate_up import norm_gate_up_rows, norm_gate_up_tiles
 from lmcourse.kernels.norm_qkv import norm_qkv_rows
 from lmcourse.kernels.project import TilePlan, project_rows, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_triton
-from lmcourse.kernels.sampling import argmax_triton
+from lmcourse.kernels.sampling import argmax_reference, argmax_triton
 from lmcourse.kernels.swiglu import swiglu_triton
 from lmcourse.spec import RotarySpec
 
@@ -180,10 +181,32 @@ def case_swiglu():
 def case_argmax():
     for rows, vocab in ((1, 1), (3, 37), (2, 9000)):
         logits = torch.randn(rows, vocab)
-        assert torch.equal(argmax_triton(logits), logits.argmax(1))
-    logits = torch.zeros(2, 9000)
+        assert torch.equal(run_argmax(argmax_triton, logits), logits.argmax(1))
+    logits = torch.zeros(6, 9000)
     logits[1, [8999, 4100, 4099]] = 1
-    assert argmax_triton(logits).tolist() == [0, 4099]
+    logits[2, 4500], logits[3, 8999] = torch.nan, torch.inf
+    logits[4], logits[5, :8999] = -torch.inf, -torch.inf
+    for form in (argmax_triton, argmax_reference):
+        assert run_argmax(form, logits).tolist() == [0, 4099, -1, -1, -1, 8999]
+
+
+def run_argmax(form, logits):
+    out = torch.full((len(logits),), -7)
+    form(logits, out)
+    return out
+
+
+def case_advance():
+    rows = torch.randint(0, 50, (5, Field.TABLE + 8), dtype=torch.int32)
+    rows[:, Field.SOURCE] = torch.tensor([KNOWN, 3, 0, PADDING, 6])
+    rows[:, Field.POSITION] = torch.tensor([-1, 62, 63, 0, 40])
+    sampled = torch.tensor([11, 12, 13, 14, 15, 16, -1])
+    wanted_rows = rows.clone()
+    for _ in range(3):
+        wanted = advance_reference(wanted_rows, sampled, 16)
+        for got, want in zip(advance_triton(rows, sampled, 16), wanted, strict=True):
+            assert torch.equal(got, want)
+        assert torch.equal(rows, wanted_rows)
 
 
 def attention_case(requests):

@@ -1,0 +1,104 @@
+"""DecodeSteps: steps of one token for each request, on rows that stay on the device, as one graph each.
+
+The idea: everything that a step needs is on the device when the step before has run, so a whole step is one fixed
+sequence of kernels, which graphs.py records for each batch size of the ladder:
+
+    rows ─ advance ─→ token ids, positions, slots ─ decoder ─→ hidden ─ head, argmax ─→ sampled ─┐
+      ▲                                                                                          │ feeds the next step
+      └──────────────────────────────────────────────────────────────────────────────────────────┘
+
+Attention cuts long contexts into splits, whose number is part of the recording; so is, then, how long a context may be:
+up to 4, 16, 64, … blocks. Requests that want more than the likeliest token get it from the same recording without its
+end, and from sampler.py.
+
+Lesson: 3 (one graph instead of 150 launches)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lmcourse.engine.decode_rows import DecodeRows
+from lmcourse.engine.graphs import Recorder
+from lmcourse.engine.intake import Entry
+from lmcourse.engine.kv_cache import KVCache
+from lmcourse.engine.launch import Fetch, Launch
+from lmcourse.engine.sampler import Choice, choose
+from lmcourse.engine.scheduler import Plan
+from lmcourse.kernels import RaggedBatch
+from lmcourse.kernels.advance import Field, advance
+from lmcourse.kernels.decode_attention import plan_splits
+from lmcourse.kernels.sampling import argmax
+from lmcourse.models import Decoder
+
+__all__ = ["DecodeSteps"]
+
+_FEWEST_COLUMNS, _GROWTH = 4, 4
+
+
+@dataclass(frozen=True)
+class DecodeSteps:
+    """How plans of decodes alone are run; `sampled` is the runner's."""
+
+    decoder: Decoder
+    kv: KVCache
+    sampled: Tensor
+    rows: DecodeRows
+    recorder: Recorder
+    tokens_per_block: int
+
+    @staticmethod
+    def takes(plan: Plan) -> bool:
+        """Whether each request of the plan computes one token and samples the next."""
+        return all(chunk.samples and chunk.stop - chunk.start == 1 for chunk in plan.chunks)
+
+    def launch(
+        self, plan: Plan, entries: Mapping[int, Entry], pending: Mapping[int, int], *, mark: Callable[[], None]
+    ) -> Launch:
+        """As ModelRunner.launch."""
+        requests = tuple(chunk.request for chunk in plan.chunks)
+        size = self.rows.load(plan.chunks, entries, pending)
+        mark()
+        rules = [entries[request.request_id].sampling for request in requests]
+        columns = self._choose_columns(size, max(len(request.blocks) for request in requests))
+        greedy = all(rule.is_plain_greedy for rule in rules)
+        hidden = self.recorder.run((size, columns, greedy), lambda: self._step(size, columns, greedy=greedy))
+        if greedy:
+            choice = Choice(self.sampled[: len(requests)])
+        else:
+            choice = choose(self.decoder.logits(hidden[: len(requests)]), requests, rules)
+            self.sampled[: len(requests)] = choice.token_ids
+        mark()
+        return Launch(requests, self.rows.row_of, choice, Fetch(choice.tensors))
+
+    def _choose_columns(self, size: int, needed: int) -> int:
+        """The widest table that attention would cut like the one that is needed."""
+        most = self.rows.device_rows.shape[1] - Field.TABLE
+        kv_heads = self.decoder.spec.num_kv_heads
+        columns = _FEWEST_COLUMNS
+        while columns < needed:
+            columns *= _GROWTH
+        while columns < most and plan_splits(size, kv_heads, columns) == plan_splits(size, kv_heads, columns * _GROWTH):
+            columns *= _GROWTH
+        return min(columns, most)
+
+    def _step(self, size: int, columns: int, *, greedy: bool) -> Tensor:
+        """The recorded part; hidden [size, hidden]."""
+        table = slice(Field.TABLE, Field.TABLE + columns)
+        inputs = advance(self.rows.device_rows[:size], self.sampled, self.tokens_per_block)
+        layout = RaggedBatch(
+            inputs.positions,
+            inputs.slots,
+            self.rows.device_rows[:size, table],
+            query_starts=tuple(range(size + 1)),
+            context_lens=(columns * self.tokens_per_block,) * size,  # at most
+            rotary_lens=inputs.rotary_lens,
+            num_decodes=size,
+        )
+        hidden: Tensor = self.decoder(inputs.token_ids, layout, self.kv.layers)
+        if greedy:
+            argmax(self.decoder.logits(hidden), out=self.sampled[:size])
+        return hidden
