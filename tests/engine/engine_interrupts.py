@@ -45,14 +45,8 @@ class Interruption:
 def run_interrupted(at_line: int | None, *, overlap: bool) -> int:
     """Requests that are batched, chunked and preempted, with one Ctrl-C; returns the number of lines executed."""
     rng = random.Random(1)
-    engine = make_engine(
-        MirrorDecoder(),
-        cache_max_entry_count=9,
-        max_prefill_token_num=14,
-        session_len=36,
-        overlap=overlap,
-        graphs=overlap,
-    )
+    sizes = {"cache_max_entry_count": 9, "max_prefill_token_num": 14, "session_len": 36}
+    engine = make_engine(MirrorDecoder(), overlap=overlap, graphs=overlap, **sizes)
     prompts = [random_prompt(rng, VOCAB, 3, 14) for _ in range(NUM_REQUESTS)]
     for prompt in prompts:
         engine.add(prompt, GenerationConfig(max_new_tokens=NUM_NEW))

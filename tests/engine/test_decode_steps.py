@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -32,7 +33,7 @@ def test_ladder_reaches_and_pads_little(most: int) -> None:
     sizes = ladder(most)
     assert sizes == sorted(set(sizes))
     assert sizes[-1] >= most
-    for low, high in zip(sizes, sizes[1:], strict=False):
+    for low, high in itertools.pairwise(sizes):
         assert high <= max(8, 2 * low if low < 16 else low + max(8, low // 8))
     assert len(ladder(256)) < 30
 
