@@ -20,10 +20,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from lmcourse.engine.intake import Entry
+from lmcourse.engine.request import Request
 from lmcourse.engine.sampling import SamplingRule
 from lmcourse.engine.scheduler import Chunk
 from lmcourse.kernels.advance import KNOWN, PADDING, Field
@@ -52,12 +51,14 @@ class DecodeRows:
         self._padding[Field.SOURCE], self._padding[Field.TABLE :] = PADDING, spare_block
         self._mirror = np.zeros(shape, dtype=np.int32)
         self.row_of: dict[int, int] = {}  # by request id; never changed, only replaced
+        self._ids: list[int] = []  # of each row's request
         self._num_blocks: list[int] = []  # of each row's table
-        self._fresh = False  # whether the device's rows are those of the mirror, one step on
+        self._next = np.zeros(shape[0], dtype=np.int32)  # the positions that the device will go on with
+        self._fresh = False  # whether the device's rows are these
 
     def forget(self) -> None:
         """The next load starts from nothing."""
-        self.row_of, self._num_blocks, self._fresh = {}, [], False
+        self.row_of, self._ids, self._num_blocks, self._fresh = {}, [], [], False
 
     def load(self, chunks: Sequence[Chunk], entries: Mapping[int, Entry], pending: Mapping[int, int]) -> int:
         """Make the chunks, one token each, the rows of the next step; the number of rows, padding included.
@@ -69,51 +70,50 @@ class DecodeRows:
         ids = [chunk.request.request_id for chunk in chunks]
         num_blocks = [len(chunk.request.blocks) for chunk in chunks]
         positions = np.fromiter((chunk.start for chunk in chunks), dtype=np.int32, count=count)
-        same = self._fresh and ids == list(self.row_of)
-        if same and num_blocks == self._num_blocks and np.array_equal(self._mirror[:count, Field.POSITION], positions):
-            self._mirror[:count, Field.POSITION] += 1
-            return size
-        kept = self._keep(ids)
-        for row, chunk in enumerate(chunks):
-            if not kept[row]:
-                self._fill(row, chunk, entries[ids[row]].sampling)
-            elif num_blocks[row] != self._num_blocks[row]:
-                self._mirror[row, Field.TABLE : Field.TABLE + num_blocks[row]] = chunk.request.blocks
-        self._mirror[:count, Field.POSITION] = positions - 1
-        self._mirror[:count, Field.SOURCE] = [pending.get(request_id, KNOWN) for request_id in ids]
-        self._mirror[:count, Field.TOKEN] = [chunk.request.token_ids[-1] for chunk in chunks]
-        self._mirror[count:size] = self._padding
-        self._send(size)
-        self._mirror[:count, Field.POSITION] += 2  # where the step after this one will find them
-        if not same:
-            self.row_of = dict(zip(ids, range(count), strict=True))
-        self._num_blocks, self._fresh = num_blocks, True
+        same = self._fresh and ids == self._ids
+        if not (same and num_blocks == self._num_blocks and np.array_equal(self._next[:count], positions)):
+            if not same:
+                self._move(ids)
+            self._update(chunks, num_blocks, entries)
+            mirror = self._mirror[:size]
+            mirror[:count, Field.POSITION] = positions - 1
+            mirror[:count, Field.SOURCE] = [pending.get(request_id, KNOWN) for request_id in ids]
+            mirror[:count, Field.TOKEN] = [chunk.request.token_ids[-1] for chunk in chunks]
+            mirror[count:] = self._padding
+            self._send(size)
+            self._num_blocks, self._fresh = num_blocks, True
+        self._next[:count] = positions + 1
         return size
 
-    def _keep(self, ids: Sequence[int]) -> list[bool]:
-        """Bring the rows that stay into their new places; which of the new rows were there before."""
+    def _move(self, ids: list[int]) -> None:
+        """Bring the rows of requests that stay into their new places; those of new ones are empty."""
         old = [self.row_of.get(request_id, -1) for request_id in ids]
-        self._mirror[: len(ids)] = self._mirror[old]  # the others are filled next
-        self._num_blocks = [self._num_blocks[row] if row >= 0 else -1 for row in old]
-        return [row >= 0 for row in old]
+        self._mirror[: len(ids)] = self._mirror[old]
+        self._num_blocks = [self._num_blocks[row] if row >= 0 else 0 for row in old]
+        self.row_of, self._ids = dict(zip(ids, range(len(ids)), strict=True)), ids
 
-    def _fill(self, row: int, chunk: Chunk, rule: SamplingRule) -> None:
+    def _update(self, chunks: Sequence[Chunk], num_blocks: Sequence[int], entries: Mapping[int, Entry]) -> None:
+        """Fill the rows of new requests and the tables of those that have grown."""
+        for row, (count, before) in enumerate(zip(num_blocks, self._num_blocks, strict=True)):
+            if count == before:
+                continue
+            request = chunks[row].request
+            if before == 0:
+                self._fill(row, request, entries[request.request_id].sampling)
+            self._mirror[row, Field.TABLE : Field.TABLE + count] = request.blocks
+
+    def _fill(self, row: int, request: Request, rule: SamplingRule) -> None:
         """All that stays the same in a request's row."""
-        mirror, request = self._mirror[row], chunk.request
+        mirror = self._mirror[row]
         mirror[Field.PROMPT_LEN] = request.prompt_len
         mirror[Field.SEED : Field.SEED_HIGH + 1] = np.array([rule.seed], dtype=np.uint64).view(np.int32)
         mirror[Field.TOP_K] = min(rule.top_k, 2**31 - 1)
         for field in (Field.TEMPERATURE, Field.TOP_P, Field.MIN_P):
             mirror[field] = np.float32(getattr(rule, field.name.lower())).view(np.int32)
-        mirror[Field.TABLE :] = 0
-        mirror[Field.TABLE : Field.TABLE + len(request.blocks)] = request.blocks
 
     def _send(self, size: int) -> None:
-        self.device_rows[:size].copy_(_pin(self._mirror[:size], self.device_rows.device), non_blocking=True)
-
-
-def _pin(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """A copy that the device can fetch by itself; torch keeps the memory until it has."""
-    copy = torch.empty(array.shape, dtype=torch.from_numpy(array).dtype, pin_memory=device.type == "cuda")
-    copy.numpy()[:] = array
-    return copy
+        """One copy, from memory that torch keeps until the device has fetched it."""
+        on_cuda = self.device_rows.is_cuda
+        staged = torch.empty((size, self._mirror.shape[1]), dtype=torch.int32, pin_memory=on_cuda)
+        staged.numpy()[:] = self._mirror[:size]
+        self.device_rows[:size].copy_(staged, non_blocking=True)

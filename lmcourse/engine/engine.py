@@ -227,6 +227,8 @@ class Engine:
     def _recover(self) -> None:
         """Rebuild queues and blocks from the entries; a token that only the answer got is given to the request, too."""
         self._steps.drop()
+        if self._runner is not None:
+            self._runner.forget()
         for entry in self._entries.values():
             entry.answer.end_if_full()
         alive = [entry for entry in self._entries.values() if entry.answer.finish_reason is None]

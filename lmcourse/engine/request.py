@@ -77,7 +77,10 @@ class Request:
     @property
     def num_to_compute(self) -> int:
         """How far num_computed is behind; 1 for a request that decodes, 0 for one that must wait for the host."""
-        return 0 if self.num_pending and self.needs_host else self.num_wanted - self.num_computed
+        if self.num_pending and self.needs_host:
+            return 0
+        present, last = len(self.token_ids) + self.num_pending, self.max_tokens - 1
+        return (present if present < last else last) - self.num_computed
 
     @property
     def num_outputs(self) -> int:

@@ -61,10 +61,9 @@ class ModelRunner:
 
         `mark` is called twice: when the input is on its way to the device, and when the model's work is.
         """
-        if self._decodes is not None:
-            if self._decodes.takes(plan):
-                return self._decodes.launch(plan, entries, pending, mark=mark)
-            self._decodes.rows.forget()
+        if self._decodes is not None and self._decodes.takes(plan):
+            return self._decodes.launch(plan, entries, pending, mark=mark)
+        self.forget()
         tokens_per_block, device = self.kv.tokens_per_block, self.decoder.device
         batch = make_batch(plan, tokens_per_block=tokens_per_block, device=device, sampled_rows=pending)
         mark()
@@ -75,6 +74,11 @@ class ModelRunner:
         self._sampled[: len(requests)] = choice.token_ids
         rows = {request.request_id: row for row, request in enumerate(requests)}
         return Launch(requests, rows, choice, Fetch(choice.tensors))
+
+    def forget(self) -> None:
+        """Requests were moved without a step: rows that the device keeps of them are void."""
+        if self._decodes is not None:
+            self._decodes.rows.forget()
 
     def run(self, batch: Batch) -> Tensor:
         """Compute the batch, write its keys and values; float32 logits [len(batch.sampling), vocab]."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,8 +35,7 @@ __all__ = ["Choice", "Sampled", "choose", "keep_min_p", "keep_top_k", "keep_top_
 _NOT_FINITE = -1
 
 
-@dataclass(frozen=True)
-class Sampled:
+class Sampled(NamedTuple):
     """The next token of one request; logprobs by token id, best first, if it asked for them."""
 
     token_id: int
@@ -58,7 +58,9 @@ class Choice:
     def read(self, tensors: Sequence[Tensor]) -> list[Sampled | None]:
         """`tensors`, copied to the host, as one entry per row; None where the logits are not finite."""
         chosen: list[int] = tensors[0].tolist()
-        told = _read_reports(tensors[1:], self.counts, chosen) if self.counts else {}
+        if not self.counts:
+            return [Sampled(token_id) if token_id >= 0 else None for token_id in chosen]
+        told = _read_reports(tensors[1:], self.counts, chosen)
         return [Sampled(token_id, told.get(row)) if token_id >= 0 else None for row, token_id in enumerate(chosen)]
 
 

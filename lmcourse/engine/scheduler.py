@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import NamedTuple
 
 from lmcourse.engine.blocks import BlockManager
 from lmcourse.engine.prefix_cache import NoPrefixCache, Prefixes
@@ -32,8 +33,7 @@ from lmcourse.errors import MemoryBudgetError
 __all__ = ["Chunk", "Hit", "Plan", "Scheduler"]
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Tokens [start, stop) of one request; `samples`: they end with the last known one, so the next can be sampled."""
 
     request: Request
@@ -120,9 +120,15 @@ class Scheduler:
         kept, preempted, num_available = self._find_room()
         budget = self.max_tokens_per_step
         chunks: list[Chunk] = []
-        for request in sorted(kept, key=lambda request: request.num_to_compute > 1):  # stable: age decides otherwise
-            if request.num_to_compute:
+        prompts: list[Request] = []
+        for request in kept:  # decodes first; beyond that, age decides
+            count = request.num_to_compute
+            if count == 1:
                 budget -= self._grant(request, request.num_computed, budget, chunks)
+            elif count:
+                prompts.append(request)
+        for request in prompts:
+            budget -= self._grant(request, request.num_computed, budget, chunks)
         hits: list[Hit] = []
         if not preempted:
             for hit in self._find_admissible(kept, num_available):
@@ -163,7 +169,7 @@ class Scheduler:
             ahead.append(request)
 
     def _count_missing(self, request: Request) -> int:
-        wanted = request.num_wanted if request.num_to_compute else request.num_computed
+        wanted = request.num_computed + request.num_to_compute
         return max(0, self.blocks.count_blocks(wanted) - len(request.blocks))
 
     @staticmethod
@@ -188,10 +194,9 @@ class Scheduler:
             hit.request.blocks, hit.request.num_computed = list(hit.blocks), hit.num_tokens
             self.num_hit_tokens += hit.num_tokens
         allocated = {}
-        for request in (chunk.request for chunk in plan.chunks):
-            missing = self._count_missing(request)
-            if missing:
-                allocated[request.request_id] = self.blocks.allocate(missing)
+        for request, _, stop, _ in plan.chunks:
+            if stop > len(request.blocks) * self.blocks.tokens_per_block:
+                allocated[request.request_id] = self.blocks.allocate(self._count_missing(request))
                 request.blocks += allocated[request.request_id]
         return allocated
 
@@ -200,11 +205,12 @@ class Scheduler:
 
         From now on others may find the blocks that the chunks have filled, since they are computed later.
         """
-        for chunk in plan.chunks:
-            request = chunk.request
-            request.num_computed = chunk.stop
-            request.num_pending += chunk.samples
-            self._publish(request, chunk.start - 1)  # whose token may have been pending when it was launched
+        tokens_per_block = self.blocks.tokens_per_block
+        for request, start, stop, samples in plan.chunks:
+            request.num_computed = stop
+            request.num_pending += samples
+            if stop - start > 1 or stop % tokens_per_block < 2:
+                self._publish(request, start - 1)  # whose token may have been pending when it was launched
 
     def _publish(self, request: Request, start: int) -> None:
         self.prefixes.publish(request, max(0, start), min(request.num_computed, len(request.token_ids)))

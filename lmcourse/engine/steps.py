@@ -86,15 +86,15 @@ class Steps:
             if (entry := entries.get(request.request_id)) and entry.answer.finish_reason is None
         ]
         sampled = require_finite([token for _, token in live], [entry.request for entry, _ in live])
-        for (entry, _), token in zip(live, sampled, strict=True):
-            answer = entry.answer
-            unread[answer.request_id] = answer
-            answer.push(token.token_id, token.logprobs)
+        for (entry, _), (token_id, logprobs) in zip(live, sampled, strict=True):
+            request, answer = entry.request, entry.answer
+            unread[request.request_id] = answer
+            answer.push(token_id, logprobs)
             if answer.finish_reason is None:
-                entry.request.append(token.token_id)
+                request.append(token_id)
             else:
                 self._reporter.finished(answer)
-                self.remove(entry.request)
+                self.remove(request)
         self.num_computed += flight.plan.num_tokens
         self.num_sampled += len(sampled)
         self.num_preemptions += len(flight.plan.preempted)
