@@ -86,8 +86,7 @@ def _plain_name(model: str) -> str:
 
 
 def _setting(line: Mapping[str, Any]) -> str:
-    quantised = ":awq" in line["model"] or line["settings"].get("model_format") == "awq"
-    weights = "AWQ" if quantised else line["dtype"].replace("float", "fp")
+    weights = "AWQ" if line["weight_format"] == "awq" else line["dtype"].replace("float", "fp")
     return weights + _KV[line["settings"].get("quant_policy", 0)]
 
 

@@ -35,6 +35,7 @@ class Stand:
     """What is measured, and where."""
 
     model: str  # as it was asked for
+    weight_format: str  # hf, awq or turbomind
     engine: Engine
     device: torch.device
     dtype: torch.dtype
@@ -54,6 +55,7 @@ class Stand:
         return {
             "benchmark": benchmark,
             "model": self.model,
+            "weight_format": self.weight_format,
             "dtype": str(self.dtype).removeprefix("torch."),
             "commit": current_commit(),
             "settings": changed,
@@ -79,6 +81,7 @@ def open_stand(model: str, config: TurbomindEngineConfig) -> Iterator[Stand]:
     from lmcourse.engine import Engine
     from lmcourse.engine.settings import choose_device, choose_dtype
     from lmcourse.models import load_spec
+    from lmcourse.models.engine_format import detect_format
     from lmcourse.text.hub import find_model
 
     machine, folder = describe_machine(), Path(find_model(model))
@@ -91,4 +94,4 @@ def open_stand(model: str, config: TurbomindEngineConfig) -> Iterator[Stand]:
         run_engine(engine, [GenerationRequest((1,), 2)])
         seconds = {"engine": loaded - started, "first answer": time.perf_counter() - loaded}
         rounded = {name: round(value, 2) for name, value in seconds.items()}
-        yield Stand(model, engine, device, dtype, limits, rounded, machine)
+        yield Stand(model, detect_format(folder), engine, device, dtype, limits, rounded, machine)

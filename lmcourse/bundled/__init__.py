@@ -36,17 +36,17 @@ def model_path(name: str) -> Path:
 
 
 def dummy_names() -> tuple[str, ...]:
-    """Names such as dummy:llama2-7b, sorted; a variant such as :awq has a folder of its own, llama2-7b-awq."""
-    return tuple(sorted(f"{_DUMMY}{entry.parent.name}" for entry in _ROOT.glob("dummy/*/config.json")))
+    """Names such as dummy:llama2-7b and dummy:llama2-7b:awq, sorted; the variant's folder is llama2-7b-awq."""
+    folders = (entry.parent.name for entry in _ROOT.glob("dummy/*/config.json"))
+    return tuple(sorted(_DUMMY + name.replace("-awq", ":awq") for name in folders))
 
 
 def dummy_path(name: str) -> Path | None:
     """The folder of a model with random weights; None for a name that does not begin with dummy:."""
     if not name.startswith(_DUMMY):
         return None
-    wanted = _DUMMY + name.removeprefix(_DUMMY).replace(":", "-")
-    if wanted in dummy_names():
-        return _ROOT / "dummy" / wanted.removeprefix(_DUMMY)
+    if name in dummy_names():
+        return _ROOT / "dummy" / name.removeprefix(_DUMMY).replace(":", "-")
     raise ModelNotFoundError(
         f"no model with random weights is called {name[:80]!r}",
         expected=" | ".join(dummy_names()),

@@ -34,6 +34,8 @@ def add_kinds(kinds: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """The last start counts."""
     from lmcourse.bench import current_commit, describe_machine, measure_startup
+    from lmcourse.models.engine_format import detect_format
+    from lmcourse.text.hub import find_model
 
     model, config = bench_model(args), engine_config(args)
     machine = describe_machine()
@@ -43,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
         starts.append(measure_startup(model, config))
         print("  ".join(f"{name} {seconds:.1f}" for name, seconds in starts[-1].items()), flush=True)
     result = {
-        "benchmark": "startup", "model": model, "dtype": "float16" if machine["gpu"] else "float32",
+        "benchmark": "startup", "model": model, "weight_format": detect_format(find_model(model)),
+        "dtype": "float16" if machine["gpu"] else "float32",
         "commit": current_commit(), "settings": {"quant_policy": config.quant_policy}, "starts": starts,
         "ready_seconds": starts[-1]["ready"], "machine": machine,
     }  # fmt: skip

@@ -95,7 +95,8 @@ def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
         return Checkpoint(folder)
     spec, family = _read_config(folder)
     assert family.layout is not None, "find_family returns rows that run"
-    return RandomCheckpoint(folder, spec, family.layout.rules, device)
+    quantised = read_quantisation(read_json(folder / "config.json"))
+    return RandomCheckpoint(folder, spec, family.layout.rules, device, quantised)
 
 
 def _check_quantisation(folder: Path, weights: WeightStream) -> None:

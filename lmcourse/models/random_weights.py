@@ -2,6 +2,7 @@
 
     config.json            a real model's shape
     random_weights.json    {"seed": 0, "std": 0.02}      in place of the safetensors
+    quantization_config    in config.json: 4-bit matrices (zeros of 7 or 8)
 
 It offers what Checkpoint offers, under the names that the family's files have, so loading and converting see no
 difference. Element i of a tensor is splitmix64 (Steele, Lea, Flood 2014, figure 17) of i plus a start that seed and
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from lmcourse.errors import CheckpointError
 from lmcourse.models.decoder import meta_decoder
 from lmcourse.models.files import read_json
 from lmcourse.models.layouts import TensorRule, stored_tensors
+from lmcourse.models.quantisation import AwqConfig
 from lmcourse.models.safetensors_file import TensorInfo
 from lmcourse.spec import ModelSpec
 
@@ -38,10 +40,21 @@ _CHUNK = 2**22  # elements drawn at a time: their 64-bit counters are the only m
 class RandomCheckpoint:
     """Tensors by name, each made when it is read; the same seed and name give the same bits on every device."""
 
-    def __init__(self, folder: Path, spec: ModelSpec, rules: tuple[TensorRule, ...], device: torch.device) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: ModelSpec,
+        rules: tuple[TensorRule, ...],
+        device: torch.device,
+        quantised: AwqConfig | None = None,
+    ) -> None:
+        """quantised: the layers' matrices are AWQ's, with values of the same deviation."""
         self.folder, self._device = folder, device
-        self._seed, self._std = _read_settings(folder / RANDOM_FILE)
-        self.tensors = dict(_infos(folder / RANDOM_FILE, spec, rules))
+        self._seed, std = _read_settings(folder / RANDOM_FILE)
+        self._shapers = _shapers(std)
+        plain = _plain_infos(folder / RANDOM_FILE, spec, rules)
+        stored = (info for one in plain for info in (_packed_infos(one, quantised) if quantised else (one,)))
+        self.tensors = {info.name: info for info in stored}
 
     @property
     def num_bytes(self) -> int:
@@ -50,22 +63,42 @@ class RandomCheckpoint:
 
     def read(self, name: str) -> Tensor:
         """The tensor on the checkpoint's device, in the config's dtype."""
-        info = self.tensors[name]
+        dtype = self.tensors[name].torch_dtype
         if name.endswith("norm.weight"):
-            return torch.ones(info.shape, dtype=info.torch_dtype, device=self._device)
-        return _draw(info, f"{self._seed}:{name}", self._std, self._device)
+            return torch.ones(self.tensors[name].shape, dtype=dtype, device=self._device)
+        return self._draw(name, dtype)
 
     def read_words(self, name: str) -> Tensor:
-        """Every bit as likely 0 as 1."""
-        info = self.tensors[name]
-        words = torch.empty(info.shape, dtype=torch.int32, device=self._device)
-        return words.random_(-(2**31), 2**31 - 1)
+        """A packed tensor, as int32."""
+        return self._draw(name, torch.int32)
+
+    def _draw(self, name: str, dtype: torch.dtype) -> Tensor:
+        shape, shaper = self.tensors[name].shape, self._shapers.get(name.rsplit(".", 1)[1], self._shapers["weight"])
+        start = int.from_bytes(hashlib.sha256(f"{self._seed}:{name}".encode()).digest()[:8], "little", signed=True)
+        flat = torch.empty(math.prod(shape), dtype=dtype, device=self._device)
+        for begin in range(0, flat.numel(), _CHUNK):
+            part = flat[begin : begin + _CHUNK]
+            counters = torch.arange(begin, begin + part.numel(), device=self._device)
+            part.copy_(shaper(_mix(counters, start)))
+        return flat.view(shape)
 
     def __repr__(self) -> str:
         return f"RandomCheckpoint({self.folder.name}: {len(self.tensors)} tensors, seed {self._seed})"
 
 
-def _infos(file: Path, spec: ModelSpec, rules: tuple[TensorRule, ...]) -> Iterator[tuple[str, TensorInfo]]:
+def _shapers(std: float) -> dict[str, Callable[[Tensor], Tensor]]:
+    """From 64 random bits to an element, by the last part of a tensor's name."""
+    unit = 1 / 2**23  # the upper 24 bits, signed, times this are even in [-1, 1)
+    of_four_bits = math.sqrt((16**2 - 1) / 12)  # deviation of 0 … 15, all as likely
+    return {
+        "weight": lambda bits: (bits >> 40).to(torch.float32).mul_(std * math.sqrt(3) * unit),
+        "qweight": lambda bits: (bits >> 32).to(torch.int32),
+        "qzeros": lambda bits: ((bits >> 32).to(torch.int32) & 0x11111111) + 0x77777777,
+        "scales": lambda bits: (bits >> 40).to(torch.float32).mul_(unit / 4).add_(1).mul_(std / of_four_bits),
+    }
+
+
+def _plain_infos(file: Path, spec: ModelSpec, rules: tuple[TensorRule, ...]) -> Iterator[TensorInfo]:
     """What a checkpoint of this family and shape would hold."""
     itemsize = getattr(torch, spec.dtype).itemsize
     for canonical, weight in meta_decoder(spec).named_parameters():
@@ -73,18 +106,23 @@ def _infos(file: Path, spec: ModelSpec, rules: tuple[TensorRule, ...]) -> Iterat
         rows = stored.rule.source_rows(spec) if stored.rule.source_rows else weight.shape[:1]
         for name, count in zip(stored.sources, rows, strict=True):
             shape = (count, *weight.shape[1:])
-            yield name, TensorInfo(name, shape, _WORDS[spec.dtype], math.prod(shape) * itemsize, file)
+            yield TensorInfo(name, shape, _WORDS[spec.dtype], math.prod(shape) * itemsize, file)
 
 
-def _draw(info: TensorInfo, key: str, std: float, device: torch.device) -> Tensor:
-    flat = torch.empty(math.prod(info.shape), dtype=info.torch_dtype, device=device)
-    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little", signed=True)
-    step = std * math.sqrt(3) / 2**23
-    for begin in range(0, flat.numel(), _CHUNK):
-        part = flat[begin : begin + _CHUNK]
-        counters = torch.arange(begin, begin + part.numel(), device=device)
-        part.copy_((_mix(counters, start) >> 40).to(torch.float32).mul_(step))  # the upper 24 bits, signed
-    return flat.view(info.shape)
+def _packed_infos(info: TensorInfo, quantised: AwqConfig) -> Iterator[TensorInfo]:
+    """AWQ's three tensors for a matrix of a layer; any other tensor as it is (version gemm: input features first)."""
+    if len(info.shape) == 1 or ".layers." not in info.name:
+        yield info
+        return
+    out_features, in_features = info.shape
+    groups = in_features // (quantised.group_size or in_features)
+    for leaf, shape, dtype, size in (
+        ("qweight", (in_features, out_features // 8), "I32", 4),
+        ("qzeros", (groups, out_features // 8), "I32", 4),
+        ("scales", (groups, out_features), "F16", 2),
+    ):
+        name = info.name.removesuffix("weight") + leaf
+        yield TensorInfo(name, shape, dtype, math.prod(shape) * size, info.file)
 
 
 def _mix(counters: Tensor, start: int) -> Tensor:

@@ -15,6 +15,7 @@ def line(value, *, model="dummy:internlm2-1_8b", commit="abc", **changes):
         "model": model,
         "dtype": "float16",
         "settings": {},
+        "weight_format": "hf",
         "machine": machine,
         "commit": commit,
         "speeds": speeds,
@@ -37,7 +38,7 @@ def test_format_ledger_shows_the_latest_of_each_setting():
     lines = [
         line(900.0), line(901.0),
         line(950.0, settings={"quant_policy": 8}),
-        line(1500.0, model="dummy:internlm2-1_8b:awq"),
+        line(1500.0, model="dummy:internlm2-1_8b:awq", weight_format="awq"),
         line(0.0, speeds=[], ready_seconds=9.5),
     ]  # fmt: skip
     text = format_ledger(lines, read_peers())

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from lmcourse.accounting import count_parameters
 from lmcourse.baseline import AutoModelForCausalLM
 from lmcourse.bench import mixed_requests, run_engine, run_transformers
 from lmcourse.bundled import dummy_path
@@ -16,6 +17,7 @@ from lmcourse.engine import Engine
 from lmcourse.errors import CheckpointError, MemoryBudgetError
 from lmcourse.models import convert, load_decoder, load_spec, open_checkpoint
 from lmcourse.models.random_weights import _mix
+from lmcourse.quant.packing import unpack_columns
 
 CPU = torch.device("cpu")
 
@@ -59,6 +61,27 @@ def test_random_checkpoint_draws_evenly_with_the_stated_deviation():
     assert torch.equal(source.read("model.norm.weight"), torch.ones(4096, dtype=torch.float16))
 
 
+def test_random_checkpoint_draws_packed_matrices_of_the_same_deviation():
+    source = open_checkpoint(dummy_path("dummy:internlm2-1_8b:awq"), CPU)
+    name = "model.layers.2.feed_forward.w2."
+    values, zeros = (unpack_columns(source.read_words(name + leaf)).float() for leaf in ("qweight", "qzeros"))
+    scales = source.read(name + "scales").float()
+    assert (values.shape, zeros.shape, scales.shape) == ((8192, 2048), (64, 2048), (64, 2048))
+    assert torch.equal(values.unique(), torch.arange(16.0))
+    assert torch.equal(zeros.unique(), torch.tensor([7.0, 8.0]))
+    weight = (values - zeros.repeat_interleave(128, 0)) * scales.repeat_interleave(128, 0)
+    assert weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert abs(weight.mean().item()) < 1e-4
+    assert torch.equal(source.read_words(name + "qweight"), source.read_words(name + "qweight"))
+
+
+def test_only_the_layers_matrices_are_packed():
+    source = open_checkpoint(dummy_path("dummy:llama2-7b:awq"), CPU)
+    plain = {name for name in source.tensors if name.endswith(".weight")}
+    assert {"lm_head.weight", "model.embed_tokens.weight"} < plain
+    assert all("norm" in name for name in plain if ".layers." in name)
+
+
 @pytest.mark.gpu
 def test_random_checkpoint_on_cuda_has_the_bits_of_the_cpu():
     folder, name = dummy_path("dummy:internlm2-1_8b"), "model.layers.5.attention.wqkv.weight"
@@ -75,9 +98,15 @@ def test_engine_and_transformers_agree_on_drawn_weights(name, folder):
     assert ours == run_transformers(AutoModelForCausalLM.from_pretrained(folder), requests)
 
 
-def test_dummy_shapes_are_the_published_ones():
-    from lmcourse.accounting import count_parameters
+def test_engine_runs_on_packed_drawn_weights():
+    config = TurbomindEngineConfig(dtype="float32", model_format="awq")
+    requests = mixed_requests(2, vocab=512, seed=2, prompt_lens=(3, 9), output_lens=(4, 6))
+    with Engine.from_folder(dummy_path("dummy:tiny:awq"), config, device="cpu") as engine:
+        assert [len(ids) for ids in run_engine(engine, requests)] == [r.num_output_tokens for r in requests]
+        assert engine.stats().weight_bytes < 0.4 * 4 * count_parameters(engine.spec).total
 
+
+def test_dummy_shapes_are_the_published_ones():
     assert count_parameters(load_spec(dummy_path("dummy:internlm2-1_8b"))).total == 1_889_110_016
     assert count_parameters(load_spec(dummy_path("dummy:llama2-7b"))).total == 6_738_415_616
 
