@@ -20,6 +20,7 @@ Event, EventLog         events.py      what happened, for the lessons
 Steps                   steps.py       launch one step while another runs
 Engine, EngineStats     engine.py      the loop around all of it
 Dispatcher              dispatcher.py  one engine, many callers
+Quarantine              quarantine.py  which request breaks the step?
 AsyncEngine             async_engine.py  the same for asyncio, on a thread of its own
 TokenStream, Order      token_stream.py  one answer on its way to an asyncio task
 """

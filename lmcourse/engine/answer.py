@@ -17,7 +17,6 @@ from typing import Protocol
 
 from lmcourse.config import FinishReason
 from lmcourse.engine.stops import StopRule, StopStrings
-from lmcourse.errors import RequestFailedError
 
 __all__ = ["Answer", "StepOutput", "TextSource"]
 
@@ -41,7 +40,7 @@ class StepOutput:
     text: str
     finish_reason: FinishReason | None = None  # set on the last output of a request
     logprobs: list[dict[int, float]] | None = None  # one per token, if asked for
-    error: RequestFailedError | None = None  # set where computing it failed; finish_reason is 'abort'
+    error: Exception | None = None  # set where computing it failed; finish_reason is 'abort'
 
 
 class Answer:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from lmcourse.config import GenerationConfig
 from lmcourse.engine.answer import StepOutput
+from lmcourse.engine.quarantine import Quarantine
 from lmcourse.engine.sampling import TokenMask
 from lmcourse.errors import EngineClosedError, RequestFailedError
 
@@ -82,6 +83,7 @@ class Dispatcher:
         self._lock = TurnLock()
         self._boxes: dict[int, deque[StepOutput]] = {}  # by request id: where its outputs go
         self._abandoned: deque[int] = deque()
+        self._quarantine = Quarantine()
 
     def add(
         self,
@@ -118,12 +120,20 @@ class Dispatcher:
 
     def _step(self) -> None:
         """One step of the engine; whatever comes of it lies in the boxes."""
+        engine, quarantine = self._engine, self._quarantine
         try:
-            outputs = self._engine.step()
+            outputs = engine.step()
+            if quarantine.window is not None:
+                quarantine.passed([output.request_id for output in outputs], engine.unfinished())
+                engine.admit_only(quarantine.window)
+        except EngineClosedError:
+            raise
         except RequestFailedError as error:
-            outputs = [StepOutput(request_id, [], "", "abort", error=error) for request_id in error.request_ids]
-            for request_id in error.request_ids:
-                self._engine.abort(request_id)
+            outputs = self._fail(error.request_ids, error)
+        except Exception as error:
+            culprit = quarantine.failed(engine.unfinished())
+            engine.admit_only(quarantine.window)
+            outputs = [] if culprit is None else self._fail([culprit], error)
         for output in outputs:
             if output.request_id in self._boxes:
                 self._boxes[output.request_id].append(output)
@@ -144,6 +154,11 @@ class Dispatcher:
         with self._lock:
             self._boxes.clear()
             self._engine.close()
+
+    def _fail(self, request_ids: Collection[int], error: Exception) -> list[StepOutput]:
+        for request_id in request_ids:
+            self._engine.abort(request_id)
+        return [StepOutput(request_id, [], "", "abort", error=error) for request_id in request_ids]
 
     def _abort(self, request_ids: Collection[int]) -> None:
         for request_id in request_ids:

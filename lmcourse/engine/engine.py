@@ -176,6 +176,16 @@ class Engine:
                 self._reporter.finished(entry.answer)
                 self._steps.remove(entry.request)
 
+    def unfinished(self) -> list[int]:
+        """Ids of the requests that have not ended, oldest first."""
+        return [key for key, entry in self._entries.items() if entry.answer.finish_reason is None]
+
+    def admit_only(self, window: tuple[int, int] | None) -> None:
+        """Compute no requests but those from the first to the last of these ids, beginning anew; None: all again."""
+        if window != self._scheduler.window:
+            self._recover()
+            self._scheduler.window = window
+
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to compute or to hand out."""

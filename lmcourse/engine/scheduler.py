@@ -19,6 +19,7 @@ Lesson: 3 (continuous batching, preemption)
 
 from __future__ import annotations
 
+import bisect
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class Scheduler:
         self.max_tokens_per_step = max_tokens_per_step
         self.running: list[Request] = []
         self.waiting: deque[Request] = deque()
+        self.window: tuple[int, int] | None = None  # first and last id that may run (a quarantine); None: all may
 
     def check_fits(self, request: Request) -> None:
         """MemoryBudgetError if the request could not finish even with all blocks to itself."""
@@ -158,7 +160,7 @@ class Scheduler:
         """Waiting requests in order, as long as there are blocks, each with what the prefix cache has of it."""
         taken: set[int] = set()  # idle blocks that this plan shares already
         ahead = list(running)
-        for request in islice(self.waiting, self.max_running - len(running)):
+        for request in islice(self._in_window(), self.max_running - len(running)):
             found = self.prefixes.find(request)
             idle = {block for block in found if self.blocks.is_idle(block)} - taken
             num_available -= self.blocks.count_blocks(request.num_wanted) - len(found) + len(idle)
@@ -167,6 +169,12 @@ class Scheduler:
             yield Hit(request, tuple(found), len(found) * self.blocks.tokens_per_block)
             taken |= idle
             ahead.append(request)
+
+    def _in_window(self) -> Iterable[Request]:
+        if self.window is None:
+            return self.waiting
+        first, last = self.window
+        return [request for request in self.waiting if first <= request.request_id <= last]
 
     def _count_missing(self, request: Request) -> int:
         wanted = request.num_computed + request.num_to_compute
@@ -184,9 +192,10 @@ class Scheduler:
         for request in plan.preempted:
             self.running.remove(request)
             self._give_back(request, RequestState.WAITING)
-            self.waiting.appendleft(request)
+            bisect.insort(self.waiting, request, key=_get_id)
         for request in plan.admitted:
-            self.running.append(self.waiting.popleft())
+            self.waiting.remove(request)  # the first, but for a quarantine
+            self.running.append(request)
             request.state = RequestState.RUNNING
             self.num_admitted_tokens += request.num_tokens
         for hit in plan.hits:  # before anything is allocated: the found blocks may be the next to be evicted
@@ -244,10 +253,15 @@ class Scheduler:
         requests = list(self.requests())
         for request in requests:
             request.check(self.blocks.tokens_per_block)
-        ids = [request.request_id for request in requests]
-        assert ids == sorted(set(ids)), f"running then waiting is not the order of arrival: {ids}"
+        for queue in (self.running, self.waiting) if self.window else (requests,):
+            ids = [request.request_id for request in queue]
+            assert ids == sorted(set(ids)), f"running then waiting is not the order of arrival: {ids}"
         assert len(self.running) <= self.max_running, f"{len(self.running)} run, at most {self.max_running} may"
         self.blocks.check(request.blocks for request in requests)
 
     def __repr__(self) -> str:
         return f"Scheduler({len(self.running)} running, {len(self.waiting)} waiting, {self.blocks!r})"
+
+
+def _get_id(request: Request) -> int:
+    return request.request_id
