@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from lmcourse.errors import ConfigError
+from lmcourse.homework.batch_steps import BATCH_STEPS
 from lmcourse.homework.block_allocator import BLOCK_ALLOCATOR
 from lmcourse.homework.chat_prompt import CHAT_PROMPT
+from lmcourse.homework.event_stream import EVENT_STREAM
 from lmcourse.homework.exercise import Exercise
 from lmcourse.homework.greedy import GREEDY
 from lmcourse.homework.kv_bytes import KV_BYTES
 from lmcourse.homework.online_softmax import ONLINE_SOFTMAX
 from lmcourse.homework.parameters import PARAMETERS
+from lmcourse.homework.serving_times import SERVING_TIMES
 from lmcourse.homework.wqkv import WQKV
 
 __all__ = ["EXERCISES", "find_exercise"]
@@ -22,6 +25,9 @@ EXERCISES: tuple[Exercise, ...] = (
     KV_BYTES,
     BLOCK_ALLOCATOR,
     ONLINE_SOFTMAX,
+    EVENT_STREAM,
+    SERVING_TIMES,
+    BATCH_STEPS,
 )
 
 
