@@ -5,6 +5,7 @@ app           make_app: the routes, put together               guards     key, c
 service       Service: what the routes share; admission        errors     every refusal in one form
 answers       the n answers of a request, as they come         streaming  server-sent events, and who has left
 chat          /v1/chat/completions                             completions  /v1/completions
+tools         tools, tool calls and what forces them           grammar    answers of a given form
 native        /v1/encode, /v1/chat/interactive                 models     /v1/models, /health
 metrics       /metrics: load, TTFT, TPOT                       token_report  logprobs in OpenAI's forms
 running       a server in this process

@@ -19,6 +19,7 @@ from lmcourse.errors import ConfigError, EngineClosedError, PromptError, ServerB
 from lmcourse.pipeline import Pipeline
 from lmcourse.serve.answers import Answers
 from lmcourse.serve.errors import ModelUnknownError
+from lmcourse.serve.grammar import Grammars
 from lmcourse.serve.metrics import Clock, Metrics
 from lmcourse.serve.settings import ServerSettings
 from lmcourse.text.prompts import encode_prompt
@@ -37,6 +38,7 @@ class Service:
             raise ConfigError("a server needs a pipeline, which knows the chat template", got=repr(self.engine.source))
         self.pipe: Pipeline = self.engine.source
         self.settings = settings
+        self.grammars = Grammars(self.pipe.tokenizer, self.pipe.engine.spec.vocab, self.pipe.stop_ids)
         self.metrics = Metrics(self.engine.stats)
         self.started_at = int(time.time())
         self.draining = False
@@ -73,7 +75,7 @@ class Service:
         prompts: Sequence[list[int]],
         gen: GenerationConfig,
         n: int = 1,
-        make_mask: Callable[[], TokenMask | None] = lambda: None,
+        make_mask: Callable[[], TokenMask] | None = None,
     ) -> Answers:
         """n answers to each prompt, all taken by the engine, or none and an error."""
         clock = Clock(self.metrics, self._note_answer)
@@ -82,7 +84,7 @@ class Service:
         try:
             for ids in prompts:
                 for index in range(n):
-                    order = Order(ids, self.pipe.with_stops(gen, index), self.pipe.stop_ids, make_mask())
+                    order = Order(ids, self.pipe.with_stops(gen, index), self.pipe.stop_ids, make_mask and make_mask())
                     streams.append(self.engine.start(order))
             for stream in streams:
                 await stream.accepted()

@@ -7,6 +7,7 @@ session         Session: a conversation with whoever answers it
 chat_template   find_template: a model → its ChatTemplate
   template        ChatTemplate: messages → one text
   template_table  one row per family
+  tool_format     how a family writes tools and calls
 tokenizer       Tokenizer, TextStream
   vocabulary      what a tokenizer needs of a vocabulary
   tokenizer_json  tokenizer.json         sentence_piece  tokenizer.model

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lmcourse.errors import ConfigError, PromptError
+from lmcourse.text.tool_format import ToolFormat
 
 __all__ = ["ChatTemplate", "Message", "Turn", "check_messages"]
 
@@ -53,6 +54,7 @@ class ChatTemplate:
     infilling: tuple[str, str, str] | None = None  # before the prefix, the suffix and the middle
     capability: str = "chat"
     adds_bos: bool = True
+    tools: ToolFormat | None = None  # None: the family was taught no calls
 
     def render(self, messages: str | Sequence[Message]) -> str:
         """The prompt for a conversation, without BOS; a str is one message of the user. May raise PromptError."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lmcourse.text.template import ChatTemplate, Turn
+from lmcourse.text.tool_format import INTERNLM2_TOOLS
 
 __all__ = ["ALIASES", "BY_ARCHITECTURE", "BY_MODEL_TYPE", "MARKED_LLAMAS", "TEMPLATES"]
 
@@ -44,6 +45,7 @@ _ROWS = (
         stop_words=("<|im_end|>", "<|action_end|>"),
         extra=(("environment", Turn("<|im_start|>environment\n", "<|im_end|>\n")),),  # what a tool answered
         names=("plugin", "interpreter"),
+        tools=INTERNLM2_TOOLS,
     ),
     ChatTemplate(
         "internlm",

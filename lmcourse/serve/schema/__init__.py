@@ -7,7 +7,7 @@ native        /v1/encode, /v1/chat/interactive, /v1/models, /health
 """
 
 from lmcourse.serve.schema.base import ErrorAnswer, SamplingRequest, StreamOptions, Usage
-from lmcourse.serve.schema.chat import ChatAnswer, ChatChunk, ChatRequest, ResponseFormat, Tool
+from lmcourse.serve.schema.chat import ChatAnswer, ChatChunk, ChatMessage, ChatRequest, NamedTool, ResponseFormat, Tool
 from lmcourse.serve.schema.completions import CompletionAnswer, CompletionRequest
 from lmcourse.serve.schema.native import (
     EncodeAnswer,
@@ -22,6 +22,7 @@ from lmcourse.serve.schema.native import (
 __all__ = [
     "ChatAnswer",
     "ChatChunk",
+    "ChatMessage",
     "ChatRequest",
     "CompletionAnswer",
     "CompletionRequest",
@@ -33,6 +34,7 @@ __all__ = [
     "InteractiveRequest",
     "ModelCard",
     "ModelList",
+    "NamedTool",
     "ResponseFormat",
     "SamplingRequest",
     "StreamOptions",

@@ -108,7 +108,7 @@ class JsonSchema(Request):
 
     name: _Name = "answer"
     description: str | None = None
-    schema_: dict[str, Any] | bool = Field(alias="schema", default_factory=dict)
+    schema_: dict[str, Any] = Field(alias="schema", default_factory=dict)
     strict: bool | None = Field(None, description="Accepted: the answer always follows the schema.")
 
 
@@ -171,6 +171,9 @@ class ChatRequest(SamplingRequest):
             raise ValueError(f"tool_choice names {self.tool_choice.function.name!r}, which is not among the tools")
         if self.tool_choice == "required" and not names:
             raise ValueError("tool_choice 'required' needs tools")
+        formed = bool(names) or (self.response_format is not None and self.response_format.type != "text")
+        if formed and (self.ignore_eos or self.min_new_tokens or self.bad_words):
+            raise ValueError("ignore_eos, min_new_tokens and bad_words do not go with tools or a response_format")
         return self
 
 
