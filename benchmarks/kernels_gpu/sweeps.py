@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from unittest import mock
 
-from timing import matrix_case, time_decode, time_prefill_attention
-from tools import KERNELS, LIMIT_SECONDS, RESULTS, SPECS, STARTED, guarded, rotating_us, say
+from tools import INPUTS, KERNELS, LIMIT_SECONDS, RESULTS, SPECS, STARTED, cold_us, guarded, say
+
+from lmcourse.bench.kernels import decode_case, matrix_case, prefill_case
 
 SHARED_BYTES = 220_000
 SHAPES = (  # TILE_N, TILE_K, warps, stages
@@ -18,7 +19,7 @@ SHAPES = (  # TILE_N, TILE_K, warps, stages
 def sweep_rows():
     """(rows, warps) of the forms for one token."""
     places = {"qkv": ("norm_qkv", "plan_rows"), "gate_up": ("norm_gate_up", "plan_gate_up_rows")}
-    for kind in ("gate_up", "down", "qkv", "o"):
+    for kind in ("gate_up", "down", "qkv", "output"):
         width, matrices = 8192 if kind == "down" else 2048, 2 if kind == "gate_up" else 1
         plans = [
             (rows, warps)
@@ -31,8 +32,10 @@ def sweep_rows():
 
 def sweep_tiles(tokens):
     """TilePlans of the tensor-core forms."""
-    for kind in ("down", "o", "gate_up", "head", "qkv"):
-        width, splits = {"down": (8192, (4, 8)), "o": (2048, (2, 4)), "qkv": (2048, (1, 2, 4))}.get(kind, (2048, (1,)))
+    for kind in ("down", "output", "gate_up", "head", "qkv"):
+        width, splits = {"down": (8192, (4, 8)), "output": (2048, (2, 4)), "qkv": (2048, (1, 2, 4))}.get(
+            kind, (2048, (1,))
+        )
         matrices = 2 if kind == "gate_up" else 1
         plans = [
             KERNELS["project"].TilePlan(n, max(8, tokens), k, width // split, warps, stages)
@@ -47,27 +50,26 @@ def sweep_tiles(tokens):
 def sweep_attention():
     """(warps, stages) of decodes, (TILE_M, warps, stages) of prefills."""
     for requests in (1, 8, 64):
-        found = {}
+        found, case = {}, decode_case(SPECS["1.8B"], requests, 1024, INPUTS)
         for plan in [(warps, stages) for warps in (2, 4) for stages in (2, 3, 4, 5)]:
             with mock.patch.object(KERNELS["decode_attention"], "plan_decode", return_value=plan):
-                found[plan] = time_decode(requests, 1024)[0]
+                found[plan] = cold_us(case)[0]
         note_sweep(f"decode B={requests}", found)
-    found = {}
+    found, case = {}, prefill_case(SPECS["1.8B"], 4096, INPUTS)
     for plan in ((128, 8, 2), (128, 8, 3), (128, 8, 4), (128, 8, 5), (64, 4, 3), (64, 4, 4), (128, 4, 3)):
         with mock.patch.object(KERNELS["prefill_attention"], "plan_prefill", return_value=plan):
-            found[plan] = time_prefill_attention(4096)[0]
+            found[plan] = cold_us(case)[0]
     note_sweep("prefill 4096", found)
 
 
 def pick(name, module, plan_name, plans, case):
-    make, run, num_bytes = matrix_case(*case)
-    found = {}
+    found, cold = {}, matrix_case(*case, INPUTS)
     for plan in plans:
         if time.perf_counter() - STARTED > LIMIT_SECONDS:
             break
         with mock.patch.object(KERNELS[module], plan_name, return_value=plan):
             try:
-                found[tuple(plan)] = rotating_us(make, run, num_bytes)[0]
+                found[tuple(plan)] = cold_us(cold)[0]
             except Exception as error:
                 say(f"sweep {name} {tuple(plan)}: {type(error).__name__}")
     note_sweep(name, found)

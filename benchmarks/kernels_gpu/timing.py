@@ -8,25 +8,24 @@ from unittest import mock
 
 import torch
 from tools import (
+    INPUTS,
     KERNELS,
     RESULTS,
     SPECS,
+    cold_us,
     graph_us,
     guarded,
     make_batch,
     make_kv,
-    random_tensor,
     relative,
     report,
-    rotating_us,
     say,
 )
 
-from lmcourse.kernels import LayerKV, Matrix, Norm, Rotation, Stream
+from lmcourse.bench.kernels import MATRICES, kernel_cases, matrix_case
+from lmcourse.kernels import LayerKV
 from lmcourse.models import Decoder
 
-MATRICES = ("qkv", "o", "gate_up", "down", "head")
-DECODES = ((1, 256), (1, 1024), (8, 256), (8, 1024), (64, 256), (64, 1024), (256, 256))
 STEPS = {
     "1.8B": (
         *((requests, 256) for requests in (1, 2, 4, 8, 16, 64, 256)),
@@ -36,82 +35,10 @@ STEPS = {
 }  # fmt: skip
 
 
-def matrix_case(kind, spec, tokens):
-    """(make a weight, run with it, bytes) of one of the operations with a matrix."""
-    h, heads = spec.hidden, spec.num_heads + 2 * spec.num_kv_heads
-    rows, width = {
-        "qkv": (heads * spec.head_dim, h), "o": (h, spec.num_heads * spec.head_dim),
-        "gate_up": (2 * spec.intermediate, h), "down": (h, spec.intermediate), "head": (spec.vocab, h),
-    }[kind]  # fmt: skip
-    stream, norm = Stream(random_tensor(tokens, h), random_tensor(1, tokens, h)), Norm(random_tensor(h), 1e-5)
-    batch, blocks = make_batch([300] * tokens)
-    (kv,) = make_kv(blocks, spec)
-    rotation = Rotation(*(random_tensor(tokens, spec.head_dim // 2, dtype=torch.float32) for _ in "cs"))
-    x = random_tensor(tokens, width)
-
-    def run(weight):
-        if kind == "qkv":
-            return KERNELS["norm_qkv"].norm_qkv(stream, norm, Matrix(weight), rotation, kv, batch.slots)
-        if kind == "gate_up":
-            return KERNELS["norm_gate_up"].norm_gate_up(stream, norm, Matrix(weight))
-        return KERNELS["project"].project(x, Matrix(weight), torch.float32 if kind == "head" else None)
-
-    return lambda: (random_tensor(rows, width),), run, 2 * rows * width
-
-
 def time_kernels():
-    for tokens in (1, 2, 8, 16, 64):
-        for kind in MATRICES:
-            make, run, num_bytes = matrix_case(kind, SPECS["1.8B"], tokens)
-            report(f"{kind} M={tokens}", *rotating_us(make, run, num_bytes), num_bytes)
-    for kind in MATRICES:
-        make, run, num_bytes = matrix_case(kind, SPECS["7B"], 1)
-        report(f"7B {kind} M=1", *rotating_us(make, run, num_bytes), num_bytes)
-    for requests, context in DECODES:
-        report(f"decode B={requests} context={context}", *time_decode(requests, context))
-    time_streaming()
-    for tokens in (1024, 4096):
-        us, spread, flops = time_prefill_attention(tokens)
-        RESULTS["kernels"][f"prefill attention {tokens}"] = {"us": us, "tflop_s": flops / us / 1e6}
-        say(f"prefill attention {tokens}: {us:.1f} µs ± {spread:.1f}, {flops / us / 1e6:.0f} TFLOP/s")
-
-
-def time_streaming():
-    tokens, width, inner = 4096, 2048, 8192
-    norm = Norm(random_tensor(width), 1e-5)
-
-    def make_stream():
-        return (Stream(random_tensor(tokens, width), random_tensor(1, tokens, width)),)
-
-    num_bytes = tokens * width * 8
-    times = rotating_us(make_stream, lambda stream: KERNELS["add_norm"].add_norm(stream, norm), num_bytes)
-    report("add_norm 4096", *times, num_bytes)
-    num_bytes = tokens * inner * 6
-    times = rotating_us(lambda: (random_tensor(tokens, 2 * inner),), KERNELS["swiglu"].swiglu, num_bytes)
-    report("swiglu 4096", *times, num_bytes)
-    logits = torch.randn(256, 92544, device="cuda")
-    report("argmax 256", *graph_us(lambda: KERNELS["sampling"].argmax(logits)), logits.nbytes)
-
-
-def time_decode(requests, context):
-    spec = SPECS["1.8B"]
-    batch, blocks = make_batch([context] * requests)
-    num_bytes = 2 * 2 * requests * context * spec.num_kv_heads * spec.head_dim
-    q = random_tensor(requests, spec.num_heads, spec.head_dim)
-
-    def run(layer):
-        return KERNELS["attention"].ragged_attention(q, layer, batch, 0.09)
-
-    return *rotating_us(lambda: make_kv(blocks, spec), run, num_bytes), num_bytes
-
-
-def time_prefill_attention(tokens):
-    spec = SPECS["1.8B"]
-    batch, blocks = make_batch([tokens], new=tokens)
-    (layer,) = make_kv(blocks, spec)
-    q = random_tensor(tokens, spec.num_heads, spec.head_dim)
-    us, spread = graph_us(lambda: [KERNELS["attention"].ragged_attention(q, layer, batch, 0.09) for _ in range(8)])
-    return us / 8, spread / 8, 2 * spec.num_heads * spec.head_dim * tokens * tokens
+    cases = [*kernel_cases(SPECS["1.8B"], INPUTS), *(matrix_case(kind, SPECS["7B"], 1, INPUTS) for kind in MATRICES)]
+    for case, model in zip(cases, ("1.8B",) * (len(cases) - len(MATRICES)) + ("7B",) * len(MATRICES), strict=True):
+        report(f"{model} {case.name}", *cold_us(case), case)
 
 
 def make_decoder(spec, dtype=torch.float16):

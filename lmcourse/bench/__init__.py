@@ -7,6 +7,7 @@ Limits, measure_limits, seconds_of               device.py: what the device can 
 Stand, open_stand                                stand.py: an engine with limits and start-up times
 Speed, measure_decode, _prefill, _serving        speed.py: an engine's speed beside the limit
 StepProfile, profile_decode                      kernel_table.py: the kernels of a step
+KernelCase, kernel_cases, measure_kernel         kernels.py: single operations, kernel_inputs.py, cold.py
 load_hf, measure_hf_decode                       hf_decode.py: transformers, eager and compiled
 measure_startup                                  startup.py: from process start to first answer
 compare_throughput, ThroughputResult             throughput.py: our engine against transformers' generate

@@ -3,6 +3,7 @@
     decode, prefill, throughput   bench_speed.py       an engine's speed, beside what bytes and FLOPs allow
     serve                         bench_serve.py       a server under load
     startup                       bench_startup.py     from the start of a process to the first answer
+    kernels                       bench_kernels.py     each operation by itself
     ledger                        bench_ledger.py      recorded results beside other engines'
 
 Lesson: 2 (the first honest speed comparison), 3 (predict, then measure)
@@ -13,12 +14,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lmcourse.cli import bench_ledger, bench_speed, bench_startup
+from lmcourse.cli import bench_kernels, bench_ledger, bench_speed, bench_startup
 from lmcourse.cli.bench_serve import add_serve
 
 __all__ = ["add_parser"]
 
-_ADDERS = (bench_speed.add_kinds, add_serve, bench_startup.add_kinds, bench_ledger.add_kinds)  # of parsers
+_ADDERS = (  # of parsers
+    bench_speed.add_kinds,
+    add_serve,
+    bench_startup.add_kinds,
+    bench_kernels.add_kinds,
+    bench_ledger.add_kinds,
+)
 
 
 def add_parser(subparsers: Any) -> None:

@@ -105,6 +105,13 @@ def test_bench_startup_of_a_model_that_does_not_load_is_one_error(parser, monkey
         args.func(args)
 
 
+def test_bench_kernels_tells_each_operation(run):
+    told, result = run("kernels dummy:tiny --num-tokens 1")
+    assert "head, 1 tokens" in told
+    assert {"qkv, 1 tokens", "swiglu, 256 tokens"} <= {row["name"] for row in result["kernels"]}
+    assert all(row["fraction"] > 0 for row in result["kernels"])
+
+
 def test_bench_ledger_shows_recorded_results_beside_others(parser, tmp_path, capsys):
     ledger = tmp_path / "ledger.jsonl"
     words = "bench decode dummy:tiny --batch 1 --prompt-len 4 --output-len 3 --repeats 1 --note so --ledger"
@@ -124,7 +131,7 @@ def test_bench_ledger_that_is_not_there_is_a_named_error(parser):
         args.func(args)
 
 
-@pytest.mark.parametrize("kind", ["decode", "prefill", "throughput", "startup", "ledger"])
+@pytest.mark.parametrize("kind", ["decode", "prefill", "throughput", "startup", "kernels", "ledger"])
 def test_bench_help_tells_defaults_and_examples(parser, kind, capsys):
     with pytest.raises(SystemExit, match="0"):
         parser.parse_args(["bench", kind, "-h"])
