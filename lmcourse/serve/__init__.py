@@ -7,6 +7,7 @@ answers       the n answers of a request, as they come         streaming  server
 chat          /v1/chat/completions                             completions  /v1/completions
 tools         tools, tool calls and what forces them           grammar    answers of a given form
 native        /v1/encode, /v1/chat/interactive                 models     /v1/models, /health
+docs          the page at /, from our own OpenAPI schema       docs_style how it looks
 metrics       /metrics: load, TTFT, TPOT                       token_report  logprobs in OpenAI's forms
 running       a server in this process
 

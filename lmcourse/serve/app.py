@@ -22,6 +22,7 @@ from lmcourse.engine import AsyncEngine
 from lmcourse.pipeline import Pipeline
 from lmcourse.serve.chat import chat_routes
 from lmcourse.serve.completions import completion_routes
+from lmcourse.serve.docs import add_docs
 from lmcourse.serve.errors import add_error_handlers
 from lmcourse.serve.guards import Guard
 from lmcourse.serve.metrics import metrics_routes
@@ -55,6 +56,7 @@ def make_app(source: Pipeline | AsyncEngine, settings: ServerSettings | None = N
     for routes in (chat_routes, completion_routes, native_routes, model_routes):
         app.include_router(routes(service))
     app.include_router(metrics_routes(service.metrics))
+    add_docs(app, service)
     add_error_handlers(app)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(
