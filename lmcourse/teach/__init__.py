@@ -6,6 +6,7 @@ recording.py         record_run: an engine on a few prompts, and all that figure
 block_map.py         the pool at one step, block by block
 step_chart.py        requests over steps: prefill, decode, waiting, preemption
 read_pattern.py      which blocks a token's attention reads
+live_bytes.py        LiveBytes: what intermediate results take
 memory_bar.py        what memory is spent on
 error_histogram.py   what quantisation changes
 line_chart.py        curves, and where they cross
@@ -23,6 +24,7 @@ from lmcourse.teach.drawing import Drawing
 from lmcourse.teach.error_histogram import error_histogram
 from lmcourse.teach.kernel_reads import interpret_decode
 from lmcourse.teach.line_chart import crossing, line_chart
+from lmcourse.teach.live_bytes import LiveBytes, measure_intermediate_bytes
 from lmcourse.teach.memory_bar import memory_bar
 from lmcourse.teach.read_pattern import read_pattern
 from lmcourse.teach.recording import Recording, record_run
@@ -34,6 +36,7 @@ from lmcourse.teach.widgets import Stepper
 
 __all__ = [
     "Drawing",
+    "LiveBytes",
     "PoolState",
     "Recording",
     "Stepper",
@@ -44,6 +47,7 @@ __all__ = [
     "interpret_decode",
     "kernel_stages",
     "line_chart",
+    "measure_intermediate_bytes",
     "memory_bar",
     "pool_states",
     "read_pattern",

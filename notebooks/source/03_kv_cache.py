@@ -134,26 +134,31 @@ print(f"predicted {predicted / 2**20:.2f} MiB, taken {run.stats.kv_bytes / 2**20
 # %% [markdown] lang="en"
 # ## 3 · Three parts of memory
 #
-# While a model runs, its memory has three parts: **weights**, **KV cache**, and **intermediate results** of the step at
-# work. The first two can be predicted to the byte.
+# While a model runs, its memory has three parts: **weights**, **KV cache**, and **intermediate results** of a step. The
+# first two can be predicted to the byte.
 #
 # `cache_max_entry_count` below 1 is a share of what is *free after the weights are loaded* (not of the whole card, as the
-# classroom's comment said). On a CPU the engine pretends to have 1 GiB. **Predict** both bars for 0.2.
+# classroom's comment said). On a CPU the engine pretends to have 1 GiB. **Predict** for 0.05, and guess the third part for
+# 1,000 tokens.
 
 # %%
 from lmcourse.accounting import Storage, count_weight_bytes
-from lmcourse.teach import memory_bar
+from lmcourse.teach import measure_intermediate_bytes, memory_bar
 
-run = record_run(folder, ["hello"], cache_max_entry_count=0.2)
+stats = record_run(folder, ["hello"], cache_max_entry_count=0.05).stats
 four = Storage(body_bytes=4, head_bytes=4, vector_bytes=4, embedding_bytes=4, kv_bytes=4)
 weights = count_weight_bytes(spec, four)
-cache = 0.2 * (2**30 - weights)
-measured = {"weights": run.stats.weight_bytes, "KV cache": run.stats.kv_bytes}
-print(f"weights off by {measured['weights'] / weights - 1:.2%}, cache by {measured['KV cache'] / cache - 1:.2%}")
-memory_bar({"predicted": {"weights": weights, "KV cache": cache}, "measured": measured}, limit_bytes=2**30)
+predicted = {"weights": weights, "KV cache": 0.05 * (2**30 - weights)}
+table = {"predicted": predicted}
+for tokens_per_step in (1000, 100):
+    live = measure_intermediate_bytes(folder, 1000, cache_max_entry_count=0.05, max_prefill_token_num=tokens_per_step)
+    parts = {"weights": stats.weight_bytes, "KV cache": stats.kv_bytes, "intermediate results": live}
+    table[f"measured, {tokens_per_step} tokens a step"] = parts
+memory_bar(table)
 
 # %% [markdown] lang="en"
-# The cache is a little smaller than 20 %, because blocks are whole.
+# The third part grows with the tokens that a step computes *at once*; so engines cut long prompts into chunks
+# (`max_prefill_token_num`).
 #
 # ## 4 · The classroom's ladder
 #

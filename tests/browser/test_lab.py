@@ -81,11 +81,12 @@ def _move(slider) -> None:  # type: ignore[no-untyped-def]
 
 
 def _take_picture(page, pictures: Path, name: str) -> None:  # type: ignore[no-untyped-def]
-    file, heading = PICTURES.get(name, (f"{name}.png", ""))
+    if name not in PICTURES:
+        return
+    file, heading = PICTURES[name]
     found = page.locator(".jp-RenderedMarkdown h2", has_text=heading)
-    if heading and found.count():
-        found.last.evaluate("heading => heading.scrollIntoView({block: 'start'})")
-        page.wait_for_timeout(500)
+    found.last.evaluate("heading => heading.scrollIntoView({block: 'start'})")
+    page.wait_for_timeout(500)
     page.screenshot(path=pictures / file)
     assert (pictures / file).stat().st_size > 20_000
 
