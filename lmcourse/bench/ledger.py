@@ -87,7 +87,8 @@ def _plain_name(model: str) -> str:
 
 def _setting(line: Mapping[str, Any]) -> str:
     weights = "AWQ" if line["weight_format"] == "awq" else line["dtype"].replace("float", "fp")
-    return weights + _KV[line["settings"].get("quant_policy", 0)]
+    switched = [f", no {name}" for name in ("cuda_graphs", "overlap") if line["settings"].get(name) is False]
+    return "".join([weights, _KV[line["settings"].get("quant_policy", 0)], *switched]).replace("cuda_", "")
 
 
 def _table(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:

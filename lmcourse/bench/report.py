@@ -51,14 +51,16 @@ def describe_machine() -> dict[str, Any]:
 
 
 def current_commit() -> str | None:
-    """The commit of this checkout, with + where files differ from it; LMCOURSE_COMMIT where there is no repository."""
+    """LMCOURSE_COMMIT where a copy is measured; else the commit of this checkout, with + where files differ."""
+    if stated := os.environ.get("LMCOURSE_COMMIT"):
+        return stated
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         done = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("LMCOURSE_COMMIT")
+        return None
     return done.stdout.strip() or None
 
 

@@ -36,7 +36,12 @@ def add_kind(kinds: Any, name: str, *, help: str, description: str, examples: st
         "(default: the course's model: LMCOURSE_MODEL, or tiny-chat)",
     )
     add_result_flags(parser)
-    add_flags(parser.add_argument_group("engine"), ENGINE_FLAGS)
+    group = parser.add_argument_group("engine")
+    add_flags(group, ENGINE_FLAGS)
+    group.add_argument("--no-cuda-graphs", action="store_true",
+                       help="launch the kernels of each step one by one (default: replay recorded steps)")  # fmt: skip
+    group.add_argument("--no-overlap", action="store_true",
+                       help="prepare a step only when the one before is done (default: overlap on CUDA)")  # fmt: skip
     return parser
 
 
@@ -68,11 +73,15 @@ def bench_model(args: argparse.Namespace) -> str:
     return args.model or course_model()
 
 
-def bench_config(args: argparse.Namespace, *, longest: int, batch: int) -> TurbomindEngineConfig:
+def bench_config(args: argparse.Namespace, *, longest: int | None = None, batch: int = 1) -> TurbomindEngineConfig:
     """The engine's settings; sessions and batches as large as the workload, unless given."""
     config = engine_config(args)
     return dataclasses.replace(
-        config, session_len=config.session_len or longest, max_batch_size=max(batch, config.max_batch_size)
+        config,
+        session_len=config.session_len or longest,
+        max_batch_size=max(batch, config.max_batch_size),
+        cuda_graphs=not args.no_cuda_graphs,
+        overlap=False if args.no_overlap else None,
     )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lmcourse.cli.bench_flags import add_kind, bench_model, keep_result, whole_number
-from lmcourse.cli.flags import engine_config
+from lmcourse.cli.bench_flags import add_kind, bench_config, bench_model, keep_result, whole_number
 
 __all__ = ["add_kinds", "run"]
 
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from lmcourse.models.engine_format import detect_format
     from lmcourse.text.hub import find_model
 
-    model, config = bench_model(args), engine_config(args)
+    model, config = bench_model(args), bench_config(args)
     machine = describe_machine()
     print(f"{model} on {machine['gpu'] or machine['cpu']}, seconds since the start of the process", flush=True)
     starts = []

@@ -38,11 +38,13 @@ def test_format_ledger_shows_the_latest_of_each_setting():
     lines = [
         line(900.0), line(901.0),
         line(950.0, settings={"quant_policy": 8}),
+        line(300.0, settings={"cuda_graphs": False, "overlap": False}),
         line(1500.0, model="dummy:internlm2-1_8b:awq", weight_format="awq"),
         line(0.0, speeds=[], ready_seconds=9.5),
     ]  # fmt: skip
     text = format_ledger(lines, read_peers())
     assert row_of(text, "lmcourse, fp16, NVIDIA").split()[4:] == ["901", "-", "-", "-", "-", "-", "-", "9.5"]
+    assert "300" in row_of(text, "lmcourse, fp16, no graphs, no overlap, NVIDIA")
     assert "950" in row_of(text, "lmcourse, fp16, KV int8")
     assert "1,500" in row_of(text, "lmcourse, AWQ")
     assert "519" in row_of(text, "TurboMind, fp16 ")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
 
-from lmcourse.bench import describe_machine, write_json
+from lmcourse.bench import current_commit, describe_machine, write_json
 from lmcourse.errors import StorageError
 
 
@@ -17,6 +18,13 @@ def test_describe_machine_names_what_a_reader_needs():
     assert machine["torch"].startswith(torch.__version__.split("+")[0])
     assert machine["cpu"]
     json.dumps(machine)
+
+
+def test_current_commit_is_what_is_stated_or_the_checkouts(monkeypatch):
+    monkeypatch.setenv("LMCOURSE_COMMIT", "abc1234")
+    assert current_commit() == "abc1234"
+    monkeypatch.delenv("LMCOURSE_COMMIT")
+    assert re.fullmatch(r"[0-9a-f]{7,}\+?", current_commit() or "0000000")
 
 
 def test_write_json_makes_folders_and_keeps_chinese_readable(tmp_path):

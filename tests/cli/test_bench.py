@@ -65,6 +65,12 @@ def test_bench_decode_tells_each_batch_beside_the_limit(run):
     assert {"engine", "first answer"} == result["start_seconds"].keys()
 
 
+def test_bench_decode_with_switches_off_says_so(run):
+    words = "decode dummy:tiny --batch 1 --prompt-len 4 --output-len 3 --repeats 1 --no-cuda-graphs --no-overlap"
+    settings = run(words)[1]["settings"]
+    assert (settings["cuda_graphs"], settings["overlap"]) == (False, False)
+
+
 def test_bench_decode_profile_and_baseline(run):
     told, result = run(
         "decode dummy:tiny --batch 2 --prompt-len 4 --output-len 3 --repeats 1 --profile --baseline eager"
