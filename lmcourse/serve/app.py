@@ -51,6 +51,7 @@ def make_app(source: Pipeline | AsyncEngine, settings: ServerSettings | None = N
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.state.service = service
     for routes in (chat_routes, completion_routes, native_routes, model_routes):

@@ -9,6 +9,7 @@ Lesson: 5 (what the server refuses, and how)
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -53,6 +54,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer."},
 }
 LEFT = Response(status_code=499)  # whoever asked has left: nobody reads this
+_LOG = logging.getLogger("lmcourse.serve")
 _SHOWN_CHARACTERS = 500
 _FIELD = re.compile(r"(?!(?:str|int|float|bool|none)$)[a-z_]+")  # the other parts of a place name types
 
@@ -129,7 +131,10 @@ def add_error_handlers(app: FastAPI) -> None:
         return refusal(error.status_code, str(told), code=code, headers=error.headers)
 
     async def on_error(request: Request, error: Any) -> Response:
-        return refusal_of(error, field=getattr(request.state, "prompt_field", None))
+        answer = refusal_of(error, field=getattr(request.state, "prompt_field", None))
+        if answer.status_code == 500 and isinstance(error, LmcourseError):  # uvicorn logs the others
+            _LOG.error("a request failed", exc_info=error)
+        return answer
 
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)

@@ -67,6 +67,7 @@ class Server(uvicorn.Server):
         """`tls` is a key and a certificate (PEM files)."""
         self.service = service_of(app)
         self._listener = listener
+        self._address = listener.getsockname()  # asked now: the listener is closed at the end
         self._on_started: Callable[[], None] = lambda: None
         self._scheme = "https" if tls else "http"
         grace = self.service.settings.grace_seconds + _AFTER_GRACE_SECONDS
@@ -84,13 +85,13 @@ class Server(uvicorn.Server):
     @property
     def port(self) -> int:
         """The port it listens on."""
-        number: int = self._listener.getsockname()[1]
+        number: int = self._address[1]
         return number
 
     @property
     def url(self) -> str:
         """Where this machine reaches it."""
-        host = self._listener.getsockname()[0]
+        host = self._address[0]
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         return f"{self._scheme}://{host}:{self.port}"
 
