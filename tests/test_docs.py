@@ -110,9 +110,11 @@ def test_readme_tree_lists_every_folder() -> None:
         assert {name for indent, name in listed if indent == margin} == wanted
 
 
-def test_architecture_picture_is_what_its_script_draws() -> None:
-    drawing = runpy.run_path(str(ROOT / "images" / "draw_architecture.py"))["drawing"]()
-    assert (ROOT / "images" / "architecture.svg").read_text(encoding="utf-8") == drawing
+@pytest.mark.parametrize("script", sorted((ROOT / "images").glob("draw_*.py")), ids=lambda path: path.stem)
+def test_picture_is_what_its_script_draws(script: Path) -> None:
+    drawing = runpy.run_path(str(script))["drawing"]()
+    picture = script.with_name(f"{script.stem.removeprefix('draw_')}.svg")
+    assert picture.read_text(encoding="utf-8") == drawing
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
