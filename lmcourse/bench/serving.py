@@ -21,7 +21,7 @@ from typing import Any
 
 from lmcourse.bench.latency import Promise, ServedRequest, ServingResult
 from lmcourse.bench.report import describe_machine
-from lmcourse.client import Connection
+from lmcourse.client import Connection, EventLoop
 from lmcourse.errors import ConfigError, LmcourseError, ServerError
 
 __all__ = ["Load", "measure_server"]
@@ -83,7 +83,11 @@ def measure_server(
 ) -> ServingResult:
     """Ask, and wait for every answer; model None: the server's first. One request goes ahead and is not counted."""
     machine = describe_machine()
-    name, address, requests, seconds = asyncio.run(_run(url, load, api_key, model))
+    loop = EventLoop("lmcourse load")  # of its own: a notebook's is busy with the cell that calls
+    try:
+        name, address, requests, seconds = loop.run(_run(url, load, api_key, model))
+    finally:
+        loop.close()
     return ServingResult(
         url=address, model=name, settings=asdict(load), requests=tuple(requests), seconds=seconds, promise=promise,
         machine=machine,

@@ -11,9 +11,10 @@ background    EventLoop: coroutines for callers that have none
 """
 
 from lmcourse.client.api_client import APIClient
+from lmcourse.client.background import EventLoop
 from lmcourse.client.client import Client
 from lmcourse.client.connection import Connection
 from lmcourse.client.interactive import InteractiveTalk
 from lmcourse.client.stream import RemoteStream
 
-__all__ = ["APIClient", "Client", "Connection", "InteractiveTalk", "RemoteStream"]
+__all__ = ["APIClient", "Client", "Connection", "EventLoop", "InteractiveTalk", "RemoteStream"]

@@ -46,19 +46,20 @@ class EventLoop:
             future.cancel()
             raise
 
-    def close(self, last: Coroutine[Any, Any, None], *, wait: bool = True) -> None:
+    def close(self, last: Coroutine[Any, Any, None] | None = None, *, wait: bool = True) -> None:
         """Cancel what runs, do one last thing, and end the thread. wait=False is for the garbage collector."""
         self.closed = True
         self.start(self._finish(last))
         if wait:
             self._thread.join()
 
-    async def _finish(self, last: Coroutine[Any, Any, None]) -> None:
+    async def _finish(self, last: Coroutine[Any, Any, None] | None) -> None:
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         try:
-            await last
+            if last is not None:
+                await last
         finally:
             self._loop.stop()
