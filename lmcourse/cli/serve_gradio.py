@@ -94,4 +94,4 @@ def _open_talker(args: argparse.Namespace) -> AbstractContextManager[Any]:
 
 def _title(args: argparse.Namespace) -> str:
     where = args.model_path_or_server.strip().rstrip("/")
-    return f"Chat with the model at {where}" if _is_address(where) else f"Chat with {where.rpartition('/')[2]}"
+    return f"Chat with the model at `{where}`" if _is_address(where) else f"Chat with {where.rpartition('/')[2]}"

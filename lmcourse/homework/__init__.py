@@ -14,8 +14,8 @@ kv_bytes.py     exercise 3.1, what a conversation costs    Lesson: 3
 block_allocator.py   exercise 3.2, hand out KV blocks      Lesson: 3
 online_softmax.py    exercise 3.3, attention over blocks   Lesson: 3
 event_stream.py      exercise 5.1, read a stream           Lesson: 5
-serving_times.py     exercise 5.2, what the slowest feel   Lesson: 5
-batch_steps.py       exercise 5.3, static and continuous   Lesson: 5
+batch_steps.py       exercise 5.2, static and continuous   Lesson: 5
+serving_times.py     exercise 5.3, what the slowest feel   Lesson: 5
 """
 
 from __future__ import annotations

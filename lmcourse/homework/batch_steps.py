@@ -1,4 +1,4 @@
-"""Exercise 5.3: how many steps do requests take, with batches that wait for their slowest and with continuous ones?
+"""Exercise 5.2: how many steps do requests take, with batches that wait for their slowest and with continuous ones?
 
 Lesson: 5 (continuous batching)
 """
@@ -44,7 +44,7 @@ def _make_cases(rng: random.Random) -> Iterator[Case]:
 
 
 BATCH_STEPS = Exercise(
-    id="5.3",
+    id="5.2",
     title="Steps, static and continuous",
     signature="count_steps(lengths, places) → (static, continuous)",
     difficulty=2,

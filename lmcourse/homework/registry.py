@@ -26,8 +26,8 @@ EXERCISES: tuple[Exercise, ...] = (
     BLOCK_ALLOCATOR,
     ONLINE_SOFTMAX,
     EVENT_STREAM,
-    SERVING_TIMES,
     BATCH_STEPS,
+    SERVING_TIMES,
 )
 
 

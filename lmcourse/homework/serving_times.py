@@ -1,4 +1,4 @@
-"""Exercise 5.2: arrival times of tokens → what a user waits for: TTFT and TPOT, at a percentile.
+"""Exercise 5.3: arrival times of tokens → what a user waits for: TTFT and TPOT, at a percentile.
 
 Lesson: 5 (measuring a server)
 """
@@ -69,7 +69,7 @@ def _mean(values: Sequence[float], share: int) -> float:
 
 
 SERVING_TIMES = Exercise(
-    id="5.2",
+    id="5.3",
     title="What the slowest feel",
     signature="waiting_times(requests, share) → (TTFT, TPOT)",
     difficulty=2,

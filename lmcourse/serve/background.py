@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -171,5 +172,11 @@ class _ServerThread(threading.Thread):
 def _page_server(app: Any) -> uvicorn.Server:
     import uvicorn
 
+    class PageServer(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """Browsers' connections are cut when the grace is over; that is the plan, and no error to be logged."""
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_PAGE_GRACE_SECONDS)
-    return uvicorn.Server(config)
+    return PageServer(config)

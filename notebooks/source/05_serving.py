@@ -10,8 +10,8 @@
 # # Lesson 5 · A model that others can use
 #
 # So far the model lived in your own program. By the end of this lesson it answers over the network: to `curl`, to any
-# program written for OpenAI, to a terminal, to a web page. You know what travels on the wire, why thirty users cost hardly
-# more than one, and what an open port without a key means.
+# program written for OpenAI, to a terminal, to a web page. You know what travels on the wire, why many
+# users cost little more than one, and what an open port without a key means.
 #
 # **It takes** about 75 minutes. **You need** lessons 1 to 3.
 
@@ -225,7 +225,6 @@ page
 
 # %% tags=["check"]
 print(page)
-print("a path through JupyterLab:", page.proxied_path is None or page.proxied_path.endswith(f"/proxy/{page.port}/"))
 
 # %% [markdown] lang="en"
 # ### How did your browser get there?
@@ -375,8 +374,8 @@ step_chart(record(places=1), title="Batching off: one request at a time")
 step_chart(record(places=3), title="Continuous batching: three places")
 
 # %% [markdown] lang="en"
-# A place is given on in the very step after it becomes free; nobody waits for A, the long one. Four requests are in no
-# better order than before, they just do not stand in line.
+# Half the steps: a place is given on in the very step after it becomes free, and nobody waits for A, the long one. Each row
+# is as long as before; the rows only lie side by side.
 #
 # What is it worth in seconds? Eight people ask at once. **Predict** the ratio of the two times, given what lesson 2
 # found about reading weights.
@@ -402,8 +401,8 @@ print(f"one by one {alone:.2f} s, together {together:.2f} s: {alone / together:.
 # %% tags=["check"]
 print("the same answers:", alone_texts == together_texts)
 
-# %% [markdown] lang="en" exercise="5.3"
-# ### Exercise 5.3 · Steps, static and continuous
+# %% [markdown] lang="en" exercise="5.2"
+# ### Exercise 5.2 · Steps, static and continuous
 #
 # Before continuous batching, a batch ran until its *longest* answer was done. Write `count_steps(lengths, places)`: how many
 # steps does it take if requests of these lengths wait from the start, in this order? Return `(static, continuous)`. A step
@@ -411,7 +410,7 @@ print("the same answers:", alone_texts == together_texts)
 # done. *Continuous*: the next request takes a place as soon as one is free.
 
 
-# %% exercise="5.3"
+# %% exercise="5.2"
 def count_steps(lengths: list[int], places: int) -> tuple[int, int]:
     """Steps with static and with continuous batching."""
     # BEGIN SOLUTION
@@ -424,24 +423,24 @@ def count_steps(lengths: list[int], places: int) -> tuple[int, int]:
     # END SOLUTION
 
 
-# %% check="5.3"
-homework.check("5.3", count_steps)
+# %% check="5.2"
+homework.check("5.2", count_steps)
 
 # %% [markdown] lang="en"
 # ## 12 · Measuring a server
 #
 # A person in front of a chat notices two things: the time to the **first** token (TTFT), and the time **per** output token
-# after it (TPOT), where reading speed is about 250 ms. Averages hide the unlucky, so servers are judged by *percentiles*:
+# after it (TPOT), which should not be slower than one reads. Averages hide the unlucky, so servers are judged by *percentiles*:
 # p95 is what 95 of 100 requests stay below.
 
-# %% [markdown] lang="en" exercise="5.2"
-# ### Exercise 5.2 · What the slowest feel
+# %% [markdown] lang="en" exercise="5.3"
+# ### Exercise 5.3 · What the slowest feel
 #
 # Write `waiting_times(requests, share)`. Each request is `(sent, arrivals)`: when it was sent and when each of its tokens
 # arrived, in milliseconds. Return `(TTFT, TPOT)` at the percentile `share`, by nearest rank: of n sorted values the one with
 # number ⌈share / 100 · n⌉, counted from one. A request of a single token has no TPOT.
 
-# %% exercise="5.2"
+# %% exercise="5.3"
 import math
 
 
@@ -454,8 +453,8 @@ def waiting_times(requests: list[tuple[int, list[int]]], share: int) -> tuple[fl
     # END SOLUTION
 
 
-# %% check="5.2"
-homework.check("5.2", waiting_times)
+# %% check="5.3"
+homework.check("5.3", waiting_times)
 
 # %% [markdown] lang="en"
 # `lmcourse bench serve` measures a running server. With `--request-rate` requests come at random moments, as from
