@@ -49,9 +49,10 @@ _TOLD = {400: "what is asked cannot be done", 401: "a key is needed, or another 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": told} for status, told in _TOLD.items()
 }
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 ANSWERS: dict[int | str, dict[str, Any]] = {
     **REFUSALS,
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer."},
+    200: {"content": {"text/event-stream": {"schema": _EVENT}}, "description": "The answer."},
 }
 LEFT = Response(status_code=499)  # whoever asked has left: nobody reads this
 _LOG = logging.getLogger("lmcourse.serve")
