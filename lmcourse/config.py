@@ -91,7 +91,7 @@ class TurbomindEngineConfig:
     max_batch_size: int = 128  # requests run at the same time
     cache_max_entry_count: float = 0.8  # < 1: share of memory free after loading; >= 1: number of KV blocks
     cache_block_seq_len: int = 64  # tokens per KV block
-    quant_policy: int = 0  # KV cache: 0 as computed, 8 int8, 4 int4
+    quant_policy: int = 0  # KV cache: 0 as computed, 8 int8, 4 int4 (LMDeploy 0.3.0 said 4 and meant a calibrated int8)
     enable_prefix_caching: bool = False
     rope_scaling_factor: float = 0.0  # > 0: dynamic NTK with this factor; 0: as the model says
     use_logn_attn: bool = False

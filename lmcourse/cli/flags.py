@@ -70,7 +70,13 @@ ENGINE_FLAGS = (
         0.8,
     ),
     Flag("--cache-block-seq-len", "tokens of a KV block", "TOKENS", int, 64),
-    Flag("--quant-policy", "bits of the KV cache: 8 int8, 4 int4, 0 as computed", "BITS", int, 0),
+    Flag(
+        "--quant-policy",
+        "bits of the KV cache: 8 int8, 4 int4, 0 as computed; LMDeploy 0.3.0's 4 is today's 8",
+        "BITS",
+        int,
+        0,
+    ),
     Flag(
         "--rope-scaling-factor",
         "dynamic NTK beyond the trained context; 0: as the model says",

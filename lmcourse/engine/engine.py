@@ -25,11 +25,10 @@ import torch
 
 from lmcourse.config import GenerationConfig, TurbomindEngineConfig
 from lmcourse.engine.answer import Answer, StepOutput
-from lmcourse.engine.blocks import BlockManager
 from lmcourse.engine.events import Event, Reporter
 from lmcourse.engine.graphs import choose_recorder
 from lmcourse.engine.intake import Entry, Intake
-from lmcourse.engine.kv_cache import KVCache, count_affordable_blocks, count_block_bytes, measure_free_bytes
+from lmcourse.engine.kv_cache import make_kv_cache, measure_free_bytes
 from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
 from lmcourse.engine.runner import ModelRunner, count_weight_bytes
 from lmcourse.engine.sampling import TokenMask
@@ -66,7 +65,9 @@ class Engine:
             decoder.spec, decoder.rotary = spec, Rotary(spec.rotary, spec.head_dim)
         self.config, self.spec, self.tokenizer = config, spec, tokenizer
         self._weight_bytes = count_weight_bytes(decoder)
-        blocks = self._make_blocks(decoder)
+        recorder = choose_recorder(config, decoder.device)
+        memory = {"weight_bytes": self._weight_bytes, "num_spare": int(recorder is not None)}
+        kv, blocks = make_kv_cache(spec, config, decoder.dtype, decoder.device, **memory)
         cache_tokens = blocks.num_blocks * blocks.tokens_per_block
         self.session_len = choose_session_len(config.session_len, spec, cache_tokens=cache_tokens)
         self._scheduler = Scheduler(
@@ -75,10 +76,9 @@ class Engine:
             max_tokens_per_step=config.max_prefill_token_num,
             prefixes=PrefixCache(blocks) if config.enable_prefix_caching else NoPrefixCache(),
         )
-        recorder = choose_recorder(config, decoder.device)
         self._runner: ModelRunner | None = ModelRunner(
             decoder,
-            KVCache(spec, blocks, decoder.dtype, decoder.device, num_spare=int(recorder is not None)),
+            kv,
             most_rows=self._scheduler.max_running,
             session_len=self.session_len,
             recorder=recorder,
@@ -113,15 +113,6 @@ class Engine:
         free_bytes = measure_free_bytes(place, weight_bytes=0)
         decoder = load_decoder(path, dtype=dtype, device=place, model_format=config.model_format, free_bytes=free_bytes)
         return cls(decoder, tokenizer, config, on_event=on_event)
-
-    def _make_blocks(self, decoder: Decoder) -> BlockManager:
-        tokens_per_block = self.config.cache_block_seq_len
-        num_blocks = count_affordable_blocks(
-            self.config.cache_max_entry_count,
-            block_bytes=count_block_bytes(self.spec, tokens_per_block, decoder.dtype),
-            free_bytes=measure_free_bytes(decoder.device, weight_bytes=self._weight_bytes),
-        )
-        return BlockManager(num_blocks, tokens_per_block)
 
     def add(
         self,

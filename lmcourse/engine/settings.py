@@ -24,7 +24,6 @@ def check_supported(config: TurbomindEngineConfig) -> None:
     """ConfigError for settings whose machinery a later part brings."""
     later = (
         ("tp", config.tp == 1, 1, "several GPUs come with Part 9 of the course"),
-        ("quant_policy", config.quant_policy == 0, 0, "int8 and int4 KV caches come with Part 3 (lesson 3)"),
         ("use_logn_attn", not config.use_logn_attn, False, "it comes with Part 7, for the models trained with it"),
     )
     for name, supported, expected, when in later:

@@ -17,8 +17,9 @@ composed, where it is faster that way, of
     swiglu.py             swiglu              the gated activation of the MLP
     rms_norm.py           rms_norm, add_rms_norm   the norm by itself
 
-and what they share: operands.py (Matrix, PackedMatrix, Norm, Rotation, Stream), packed.py (4-bit
-weights), ragged.py (RaggedBatch, LayerKV), dispatch.py (which form runs), lang.py (Triton, where there is one).
+and what they share: operands.py (Matrix, PackedMatrix, Norm, Rotation, Stream), packed.py (4-bit weights), ragged.py
+(RaggedBatch, LayerKV), packed_kv.py (PackedKV: int8 and int4), kv_tiles.py (tiles of either cache), dispatch.py (which
+form runs), lang.py (Triton, where there is one).
 """
 
 from lmcourse.kernels.add_norm import add_norm
@@ -28,6 +29,7 @@ from lmcourse.kernels.kv_write import write_kv
 from lmcourse.kernels.norm_gate_up import norm_gate_up
 from lmcourse.kernels.norm_qkv import norm_qkv
 from lmcourse.kernels.operands import AnyMatrix, Matrix, Norm, PackedMatrix, Rotation, Stream, sum_stream
+from lmcourse.kernels.packed_kv import INT4, INT8, AnyKV, KVFormat, PackedKV
 from lmcourse.kernels.project import project
 from lmcourse.kernels.ragged import LayerKV, RaggedBatch
 from lmcourse.kernels.rms_norm import add_rms_norm, rms_norm
@@ -36,10 +38,15 @@ from lmcourse.kernels.rotate_write import rotate_write
 from lmcourse.kernels.swiglu import swiglu
 
 __all__ = [
+    "INT4",
+    "INT8",
+    "AnyKV",
     "AnyMatrix",
+    "KVFormat",
     "LayerKV",
     "Matrix",
     "Norm",
+    "PackedKV",
     "PackedMatrix",
     "RaggedBatch",
     "Rotation",

@@ -37,8 +37,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from lmcourse.kernels.decode_attention import decode_attention
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
+from lmcourse.kernels.packed_kv import AnyKV
 from lmcourse.kernels.prefill_attention import prefill_attention
-from lmcourse.kernels.ragged import LayerKV, RaggedBatch
+from lmcourse.kernels.ragged import RaggedBatch
 
 __all__ = ["ragged_attention", "ragged_attention_batched", "ragged_attention_reference", "ragged_attention_triton"]
 
@@ -48,13 +49,12 @@ _SCORE_BYTES = 2**27
 _SMALLEST_TILE = 16  # tokens of a block; the tensor cores' smallest inner dimension
 
 
-def ragged_attention_reference(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
+def ragged_attention_reference(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) -> Tensor:
     """The formula, one request at a time, with every intermediate in float32."""
     out = torch.empty_like(q)
     for request, context in enumerate(batch.context_lens):
         tokens = slice(batch.query_starts[request], batch.query_starts[request + 1])
-        keys = _request_blocks(layer.keys, batch, request).float()  # [num_kv_heads, context, head_dim]
-        values = _request_blocks(layer.values, batch, request).float()
+        keys, values = (x.float() for x in _request_blocks(layer, batch, request))  # [num_kv_heads, context, head_dim]
         queries = rearrange(q[tokens].float(), "t (k g) d -> t k g d", k=keys.shape[0])
         scores = scale * torch.einsum("tkgd,kcd->kgtc", queries, keys)
         future = torch.arange(context, device=q.device) > batch.positions[tokens, None]
@@ -63,12 +63,12 @@ def ragged_attention_reference(q: Tensor, layer: LayerKV, batch: RaggedBatch, sc
     return out
 
 
-def ragged_attention_batched(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
+def ragged_attention_batched(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) -> Tensor:
     """Decodes together, prefills one by one."""
     out = torch.empty_like(q)
     together = batch.num_decodes if batch.num_decodes > 1 else 0  # one decode alone is quicker without the merging
     if together:
-        columns = -(-max(batch.context_lens[:together]) // layer.keys.shape[2])
+        columns = -(-max(batch.context_lens[:together]) // layer.tokens_per_block)
         tables = batch.block_tables[:together, :columns]
         out[:together] = _decode(q[:together], layer, tables, batch.positions[:together], scale)
     for request in range(together, batch.num_requests):
@@ -77,16 +77,17 @@ def ragged_attention_batched(q: Tensor, layer: LayerKV, batch: RaggedBatch, scal
     return out
 
 
-def _request_blocks(pool: Tensor, batch: RaggedBatch, request: int) -> Tensor:
-    """One request's keys or values: [num_kv_heads, context, head_dim]."""
+def _request_blocks(layer: AnyKV, batch: RaggedBatch, request: int) -> tuple[Tensor, Tensor]:
+    """One request's keys and values, both [num_kv_heads, context, head_dim]."""
     context = batch.context_lens[request]
-    blocks = batch.block_tables[request, : -(-context // pool.shape[2])]
-    return pool.index_select(0, blocks).transpose(0, 1).flatten(1, 2)[:, :context]
+    blocks = batch.block_tables[request, : -(-context // layer.tokens_per_block)]
+    keys, values = (x.transpose(0, 1).flatten(1, 2)[:, :context] for x in layer.read(blocks))
+    return keys, values
 
 
-def _attend_one(q: Tensor, layer: LayerKV, batch: RaggedBatch, request: int, scale: float) -> Tensor:
+def _attend_one(q: Tensor, layer: AnyKV, batch: RaggedBatch, request: int, scale: float) -> Tensor:
     """One request's tokens: q [tokens, num_heads, head_dim]."""
-    keys, values = (_request_blocks(pool, batch, request) for pool in layer)
+    keys, values = (x.to(q.dtype) for x in _request_blocks(layer, batch, request))
     num_tokens, context = q.shape[0], keys.shape[1]
     if num_tokens in (1, context):
         return _fused(q, keys, values, scale, causal=num_tokens > 1)
@@ -114,13 +115,13 @@ def _fused(
     return attended[0].transpose(0, 1)
 
 
-def _decode(q: Tensor, layer: LayerKV, tables: Tensor, positions: Tensor, scale: float) -> Tensor:
+def _decode(q: Tensor, layer: AnyKV, tables: Tensor, positions: Tensor, scale: float) -> Tensor:
     """One token per request: q [requests, num_heads, head_dim], tables [requests, columns], positions [requests]."""
-    tokens_per_block, device = layer.keys.shape[2], q.device
+    tokens_per_block, device = layer.tokens_per_block, q.device
     firsts = torch.arange(tables.shape[1], device=device) * tokens_per_block
     owner, column = (firsts <= positions[:, None]).nonzero(as_tuple=True)  # of each block in use
     beyond = torch.arange(tokens_per_block, device=device) > (positions[owner] - firsts[column])[:, None]
-    queries = rearrange(q.float() * scale, "r (k g) d -> r k g d", k=layer.keys.shape[1])
+    queries = rearrange(q.float() * scale, "r (k g) d -> r k g d", k=layer.num_kv_heads)
     sums, peaks = _attend_blocks(queries[owner], layer, tables[owner, column], beyond)
 
     cells = (*tables.shape, *queries.shape[1:3])  # one per request, column of its table, head
@@ -132,14 +133,14 @@ def _decode(q: Tensor, layer: LayerKV, tables: Tensor, positions: Tensor, scale:
     return (merged[..., :-1] / merged[..., -1:]).flatten(1, 2).to(q.dtype)
 
 
-def _attend_blocks(queries: Tensor, layer: LayerKV, blocks: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor]:
+def _attend_blocks(queries: Tensor, layer: AnyKV, blocks: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor]:
     """Per block and head: sums of exp(score - peak) · [values | 1], [..., head_dim + 1], and the peaks, [..., 1]."""
-    count = max(1, _PIECE_BYTES[queries.device.type] // layer.keys[0].nbytes)
+    block_bytes = 4 * layer.num_kv_heads * layer.tokens_per_block * layer.head_dim
+    count = max(1, _PIECE_BYTES[queries.device.type] // block_bytes)
     sums, peaks = [], []
     for start in range(0, blocks.shape[0], count):
         piece = slice(start, start + count)
-        keys = layer.keys.index_select(0, blocks[piece]).float()
-        values = layer.values.index_select(0, blocks[piece]).float()
+        keys, values = (x.float() for x in layer.read(blocks[piece]))
         stale, offsets = beyond[piece].nonzero(as_tuple=True)
         values[stale, :, offsets] = 0  # a weight of 0 is not enough: 0 · NaN is NaN
         scores = (queries[piece] @ keys.transpose(2, 3)).masked_fill_(beyond[piece, None, None], float("-inf"))
@@ -150,15 +151,15 @@ def _attend_blocks(queries: Tensor, layer: LayerKV, blocks: Tensor, beyond: Tens
     return torch.cat(sums), torch.cat(peaks)
 
 
-def _without_cudnn(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
+def _without_cudnn(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) -> Tensor:
     """cuDNN builds a plan for each context length it has not met: 80 ms a step of a growing request on an H100."""
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         return ragged_attention_batched(q, layer, batch, scale)
 
 
-def ragged_attention_triton(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
+def ragged_attention_triton(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) -> Tensor:
     """Decodes in one kernel, prefills in another; odd block sizes, which are no tile, in torch."""
-    tokens_per_block = layer.keys.shape[2]
+    tokens_per_block = layer.tokens_per_block
     if tokens_per_block & (tokens_per_block - 1) or tokens_per_block < _SMALLEST_TILE or not layer.keys.is_contiguous():
         return _without_cudnn(q, layer, batch, scale)
     q, out, decodes = q.contiguous(), torch.empty_like(q), batch.num_decodes
@@ -177,12 +178,12 @@ _RAGGED_ATTENTION = Operation(
 )
 
 
-def ragged_attention(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float) -> Tensor:
+def ragged_attention(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) -> Tensor:
     """q: [num_tokens, num_heads, head_dim] → the same shape; this step's keys and values must be written already."""
-    check_shape("q of ragged_attention", q, (batch.query_starts[-1], q.shape[1], layer.keys.shape[3]))
-    if q.shape[1] % layer.keys.shape[1]:
+    check_shape("q of ragged_attention", q, (batch.query_starts[-1], q.shape[1], layer.head_dim))
+    if q.shape[1] % layer.num_kv_heads:
         raise ValueError(
             "query heads do not divide among the key/value heads\n"
-            f"  expected: a multiple of {layer.keys.shape[1]}\n  got: {q.shape[1]}"
+            f"  expected: a multiple of {layer.num_kv_heads}\n  got: {q.shape[1]}"
         )
     return _RAGGED_ATTENTION.form_for(q.device, dtype=q.dtype)(q, layer, batch, scale)

@@ -26,41 +26,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lmcourse.kernels.kv_tiles import (
+    attend,
+    begin_softmax,
+    load_block,
+    load_queries,
+    load_scales,
+    load_words,
+    store_outputs,
+    tile_constants,
+    tile_pointers,
+)
 from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, wait_for_inputs
-from lmcourse.kernels.ragged import LayerKV
+from lmcourse.kernels.packed_kv import AnyKV
 
-__all__ = ["attend", "decode_attention", "load_block", "plan_decode", "plan_splits"]
+__all__ = ["decode_attention", "plan_decode", "plan_splits"]
 
 _LOG2_E = 1.4426950408889634
 _PROGRAMS = 512  # about four per multiprocessor of an H200 (132)
-
-
-@jit
-def load_block(pool_ptr, block, i_kv, rows, m_rows, d, NUM_KV_HEADS: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr):
-    """pool[block, i_kv, rows, :], 0 where m_rows is not or beyond D; no mask at all for m_rows None."""
-    run = (tl.cast(block, tl.int64) * NUM_KV_HEADS + i_kv) * (ROWS * D)
-    pointers = pool_ptr + run + rows[:, None] * D + d[None, :]
-    padded: tl.constexpr = d.shape[0] != D
-    if m_rows is not None:
-        b_block = tl.load(pointers, mask=m_rows[:, None] & (d < D)[None, :], other=0.0)
-    elif padded:
-        b_block = tl.load(pointers, mask=(d < D)[None, :], other=0.0)
-    else:
-        b_block = tl.load(pointers)
-    return b_block
-
-
-@jit
-def attend(b_q, b_keys, b_values, m_scores, peak, total, b_sum, scale_log2e):
-    """One more tile of keys and values in a running softmax: (peak, total, b_sum), sums relative to 2^peak."""
-    scores = tl.dot(b_q, tl.trans(b_keys), input_precision="ieee") * scale_log2e
-    if m_scores is not None:
-        scores = tl.where(m_scores, scores, float("-inf"))
-    higher = tl.maximum(peak, tl.max(scores, axis=1))
-    weights = tl.math.exp2(scores - higher[:, None])
-    rescale = tl.math.exp2(peak - higher)
-    b_sum = tl.dot(weights.to(b_values.dtype), b_values, b_sum * rescale[:, None], input_precision="ieee")
-    return higher, total * rescale + tl.sum(weights, axis=1), b_sum
 
 
 @jit
@@ -76,6 +59,8 @@ def _decode_kernel(
     q_ptr,
     keys_ptr,
     values_ptr,
+    key_scales_ptr,
+    value_scales_ptr,
     tables_ptr,
     positions_ptr,
     out_ptr,
@@ -88,9 +73,11 @@ def _decode_kernel(
     NUM_KV_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     TOKENS_PER_BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    NUM_SCALES: tl.constexpr,
     SPLITS: tl.constexpr,
     TILE_G: tl.constexpr,
-    TILE_D: tl.constexpr,
+    TILE_W: tl.constexpr,
     PDL: tl.constexpr,
 ):
     # which tile am I: a split of one request's blocks, for the query heads of one key/value head
@@ -101,39 +88,40 @@ def _decode_kernel(
     if first > last:
         return
     group: tl.constexpr = NUM_HEADS // NUM_KV_HEADS
+    words: tl.constexpr = HEAD_DIM // PARTS
     g = tl.arange(0, TILE_G)
-    d = tl.arange(0, TILE_D)
+    w = tl.arange(0, TILE_W)
     rows = tl.arange(0, TOKENS_PER_BLOCK)
     table = tables_ptr + request.to(tl.int64) * columns
+    pools = keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr
     # load: the newest block of the split, but for the position that this step has written
     block = tl.load(table + last)
     at = last * TOKENS_PER_BLOCK + rows
-    b_keys = load_block(keys_ptr, block, i_kv, rows, at < position, d, NUM_KV_HEADS, TOKENS_PER_BLOCK, HEAD_DIM)
-    b_values = load_block(values_ptr, block, i_kv, rows, at < position, d, NUM_KV_HEADS, TOKENS_PER_BLOCK, HEAD_DIM)
-    tl.static_assert(b_keys.shape == (TOKENS_PER_BLOCK, TILE_D))
+    b_keys = load_words(keys_ptr, block, i_kv, rows, at < position, w, NUM_KV_HEADS, words)
+    b_values = load_words(values_ptr, block, i_kv, rows, at < position, w, NUM_KV_HEADS, words)
+    tl.static_assert(b_keys.shape == (TOKENS_PER_BLOCK, TILE_W))
     wait_for_inputs(PDL)
-    b_keys += load_block(keys_ptr, block, i_kv, rows, at == position, d, NUM_KV_HEADS, TOKENS_PER_BLOCK, HEAD_DIM)
-    b_values += load_block(values_ptr, block, i_kv, rows, at == position, d, NUM_KV_HEADS, TOKENS_PER_BLOCK, HEAD_DIM)
+    b_keys += load_words(keys_ptr, block, i_kv, rows, at == position, w, NUM_KV_HEADS, words)
+    b_values += load_words(values_ptr, block, i_kv, rows, at == position, w, NUM_KV_HEADS, words)
+    key_scales = load_scales(key_scales_ptr, block, i_kv, rows, at <= position, NUM_KV_HEADS, NUM_SCALES)
+    value_scales = load_scales(value_scales_ptr, block, i_kv, rows, at <= position, NUM_KV_HEADS, NUM_SCALES)
     heads = request.to(tl.int64) * NUM_HEADS + i_kv * group + g
-    m_q = (g < group)[:, None] & (d < HEAD_DIM)[None, :]
-    b_q = tl.load(q_ptr + heads[:, None] * HEAD_DIM + d[None, :], mask=m_q, other=0.0)
+    q, q_total = load_queries(q_ptr + heads * HEAD_DIM, g < group, w, HEAD_DIM, PARTS)
     # compute: the newest block with a mask, the full ones without
-    peak = tl.full((TILE_G,), float("-inf"), dtype=tl.float32)
-    total = tl.zeros((TILE_G,), dtype=tl.float32)
-    b_sum = tl.zeros((TILE_G, TILE_D), dtype=tl.float32)
-    peak, total, b_sum = attend(b_q, b_keys, b_values, (at <= position)[None, :], peak, total, b_sum, scale_log2e)
+    running = begin_softmax(TILE_G, TILE_W, PARTS)
+    newest = b_keys, b_values, key_scales, value_scales
+    running = attend(q, q_total, newest, (at <= position)[None, :], running, scale_log2e)
     for index in range(first, last):
         block = tl.load(table + index)
-        b_keys = load_block(keys_ptr, block, i_kv, rows, None, d, NUM_KV_HEADS, TOKENS_PER_BLOCK, HEAD_DIM)
-        b_values = load_block(values_ptr, block, i_kv, rows, None, d, NUM_KV_HEADS, TOKENS_PER_BLOCK, HEAD_DIM)
-        peak, total, b_sum = attend(b_q, b_keys, b_values, None, peak, total, b_sum, scale_log2e)
-    # store
+        tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
+        running = attend(q, q_total, tile, None, running, scale_log2e)
+    peak, total, shift, sums = running
+    # store: the result, or what the merge needs of this split
+    o_part = heads * SPLITS + i_split
     if SPLITS == 1:
-        b_out = (b_sum / total[:, None]).to(out_ptr.dtype.element_ty)
-        tl.store(out_ptr + heads[:, None] * HEAD_DIM + d[None, :], b_out, mask=m_q)
+        store_outputs(out_ptr + o_part * HEAD_DIM, g < group, w, sums, shift, total, HEAD_DIM, NUM_SCALES)
     else:
-        o_part = heads * SPLITS + i_split
-        tl.store(sums_ptr + o_part[:, None] * HEAD_DIM + d[None, :], b_sum, mask=m_q)
+        store_outputs(sums_ptr + o_part * HEAD_DIM, g < group, w, sums, shift, 1.0 + 0 * total, HEAD_DIM, NUM_SCALES)
         tl.store(peaks_ptr + o_part, peak, mask=g < group)
         tl.store(totals_ptr + o_part, total, mask=g < group)
 
@@ -181,31 +169,30 @@ def plan_splits(num_requests: int, num_kv_heads: int, columns: int) -> int:
     return 1 << (wanted.bit_length() - 1)
 
 
-def plan_decode(splits: int) -> tuple[int, int]:
+def plan_decode(splits: int, parts: int) -> tuple[int, int]:
     """(warps, stages): of a loop whose loads depend on a load, two stages are no more than one tile ahead."""
-    return (4, 3) if splits > 1 else (4, 4)
+    return (4, 3) if splits > 1 or parts > 1 else (4, 4)
 
 
-def decode_attention(
-    q: Tensor, layer: LayerKV, block_tables: Tensor, positions: Tensor, scale: float, out: Tensor
-) -> None:
+def decode_attention(q: Tensor, kv: AnyKV, block_tables: Tensor, positions: Tensor, scale: float, out: Tensor) -> None:
     """q, out [requests, num_heads, head_dim]; block_tables [requests, columns]; positions [requests], the newest."""
     num_requests, num_heads, head_dim = q.shape
-    _, num_kv_heads, tokens_per_block, _ = layer.keys.shape
-    splits = plan_splits(num_requests, num_kv_heads, block_tables.shape[1])
-    warps, stages = plan_decode(splits)
+    splits = plan_splits(num_requests, kv.num_kv_heads, block_tables.shape[1])
+    constants = tile_constants(kv)
+    warps, stages = plan_decode(splits, constants["PARTS"])
     cells = (num_requests, num_heads, splits) if splits > 1 else (0, 0, 0)
     sums, peaks, totals = (
         torch.empty((*cells, *rest), dtype=torch.float32, device=q.device) for rest in ((head_dim,), (), ())
     )
-    common = {
-        "NUM_HEADS": num_heads, "HEAD_DIM": head_dim, "TOKENS_PER_BLOCK": tokens_per_block, "SPLITS": splits,
-        "TILE_D": max(16, next_power(head_dim)), **launch_options(q.device),
-    }  # fmt: skip
-    _decode_kernel[(num_requests, num_kv_heads, splits)](
-        q, layer.keys, layer.values, block_tables, positions, out, sums, peaks, totals,
-        block_tables.stride(0), scale * _LOG2_E, NUM_KV_HEADS=num_kv_heads,
-        TILE_G=max(16, next_power(num_heads // num_kv_heads)), num_warps=warps, num_stages=stages, **common,
+    options = launch_options(q.device)
+    _decode_kernel[(num_requests, kv.num_kv_heads, splits)](
+        q, *tile_pointers(kv), block_tables, positions, out, sums, peaks, totals,
+        block_tables.stride(0), scale * _LOG2_E, NUM_HEADS=num_heads, SPLITS=splits,
+        TILE_G=max(16, next_power(num_heads // kv.num_kv_heads)),
+        num_warps=warps, num_stages=stages, **constants, **options,
     )  # fmt: skip
     if splits > 1:
-        _merge_kernel[(num_requests, num_heads)](sums, peaks, totals, positions, out, num_warps=4, **common)
+        _merge_kernel[(num_requests, num_heads)](
+            sums, peaks, totals, positions, out, NUM_HEADS=num_heads, HEAD_DIM=head_dim,
+            TOKENS_PER_BLOCK=kv.tokens_per_block, SPLITS=splits, TILE_D=next_power(head_dim), num_warps=4, **options,
+        )  # fmt: skip

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from lmcourse.kernels.add_norm import add_norm, normalise_row, sum_row
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
+from lmcourse.kernels.kv_write import write_kv
 from lmcourse.kernels.lang import (
     jit,
     launch_options,
@@ -39,6 +40,7 @@ from lmcourse.kernels.lang import (
     wait_for_inputs,
 )
 from lmcourse.kernels.operands import AnyMatrix, Matrix, Norm, PackedMatrix, Rotation, Stream
+from lmcourse.kernels.packed_kv import AnyKV, PackedKV
 from lmcourse.kernels.project import MOST_ROW_TOKENS, load_weight_rows, plan_rows, project
 from lmcourse.kernels.ragged import LayerKV
 from lmcourse.kernels.rotate_write import check_pool, count_heads, rotate_write, store_pairs
@@ -47,7 +49,7 @@ __all__ = ["norm_qkv", "norm_qkv_reference", "norm_qkv_rows"]
 
 
 def norm_qkv_reference(
-    stream: Stream, norm: Norm, qkv: AnyMatrix, rotation: Rotation, kv: LayerKV, slots: Tensor
+    stream: Stream, norm: Norm, qkv: AnyMatrix, rotation: Rotation, kv: AnyKV, slots: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The composition; each piece in the form that suits the device and the number of tokens."""
     normed, residual = add_norm(stream, norm)
@@ -114,10 +116,10 @@ def _norm_qkv_rows_kernel(
 
 
 def norm_qkv_rows(
-    stream: Stream, norm: Norm, qkv: Matrix, rotation: Rotation, kv: LayerKV, slots: Tensor
+    stream: Stream, norm: Norm, qkv: Matrix, rotation: Rotation, kv: LayerKV, slots: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Up to MOST_ROW_TOKENS tokens, in one launch."""
-    _, num_kv_heads, tokens_per_block, head_dim = kv.keys.shape
+    """Up to MOST_ROW_TOKENS tokens, in one launch; slots None: each token's slot is its number."""
+    num_kv_heads, tokens_per_block, head_dim = kv.num_kv_heads, kv.tokens_per_block, kv.head_dim
     residual, parts = stream
     (num_tokens, width), num_heads = residual.shape, count_heads(qkv.weight.shape[0], kv)
     check_pool(kv)
@@ -143,7 +145,7 @@ _NORM_QKV: dict[type, Operation[..., tuple[Tensor, Tensor]]] = {
 
 
 def norm_qkv(
-    stream: Stream, norm: Norm, qkv: AnyMatrix, rotation: Rotation, kv: LayerKV, slots: Tensor
+    stream: Stream, norm: Norm, qkv: AnyMatrix, rotation: Rotation, kv: AnyKV, slots: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(q [num_tokens, num_heads, head_dim], residual [num_tokens, hidden]); k and v are written into kv in place."""
     residual = stream.residual
@@ -151,4 +153,11 @@ def norm_qkv(
     check_shape("residual of norm_qkv", residual, (residual.shape[0], qkv.shape[1]))
     count_heads(qkv.shape[0], kv)
     form = _NORM_QKV[type(qkv)].form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
+    if isinstance(kv, PackedKV) and form is not norm_qkv_reference:
+        # a program has a few pairs of a head, and a scale needs the whole head: quantise in a second launch
+        num_tokens, shape = slots.shape[0], (kv.num_kv_heads, 1, kv.head_dim)
+        plain = LayerKV(residual.new_empty((num_tokens, *shape)), residual.new_empty((num_tokens, *shape)))
+        q, residual = form(stream, norm, qkv, rotation, plain, None)
+        write_kv(plain.keys[:, :, 0], plain.values[:, :, 0], kv, slots)
+        return q, residual
     return form(stream, norm, qkv, rotation, kv, slots)

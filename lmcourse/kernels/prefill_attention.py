@@ -22,17 +22,18 @@ from __future__ import annotations
 from torch import Tensor
 
 from lmcourse.kernels import lang
-from lmcourse.kernels.decode_attention import attend, load_block
-from lmcourse.kernels.lang import (
-    jit,
-    launch_options,
-    let_next_start,
-    next_power,
-    tl,
-    triton,
-    wait_for_inputs,
+from lmcourse.kernels.kv_tiles import (
+    attend,
+    begin_softmax,
+    load_block,
+    load_queries,
+    store_outputs,
+    tile_constants,
+    tile_pointers,
 )
-from lmcourse.kernels.ragged import LayerKV, RaggedBatch
+from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, triton, wait_for_inputs
+from lmcourse.kernels.packed_kv import AnyKV
+from lmcourse.kernels.ragged import RaggedBatch
 
 __all__ = ["plan_prefill", "prefill_attention"]
 
@@ -44,6 +45,8 @@ def _prefill_kernel(
     q_ptr,
     keys_ptr,
     values_ptr,
+    key_scales_ptr,
+    value_scales_ptr,
     tables_ptr,
     positions_ptr,
     starts_ptr,
@@ -55,8 +58,10 @@ def _prefill_kernel(
     NUM_KV_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     TOKENS_PER_BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    NUM_SCALES: tl.constexpr,
     TILE_M: tl.constexpr,
-    TILE_D: tl.constexpr,
+    TILE_W: tl.constexpr,
     PDL: tl.constexpr,
 ):
     # which tile am I: TILE_M queries of one head of one request, last tiles first
@@ -68,38 +73,34 @@ def _prefill_kernel(
     if first_row >= stop:
         return
     i_kv = head // (NUM_HEADS // NUM_KV_HEADS)
+    words: tl.constexpr = HEAD_DIM // PARTS
     tokens = first_row + tl.arange(0, TILE_M)
     rows = tl.arange(0, TOKENS_PER_BLOCK)
-    d = tl.arange(0, TILE_D)
+    w = tl.arange(0, TILE_W)
     table = tables_ptr + request.to(tl.int64) * columns
+    pools = keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr
     # load
-    m_q = (tokens < stop)[:, None] & (d < HEAD_DIM)[None, :]
-    o_q = (tokens.to(tl.int64)[:, None] * NUM_HEADS + head) * HEAD_DIM + d[None, :]
-    b_q = tl.load(q_ptr + o_q, mask=m_q, other=0.0)
-    tl.static_assert(b_q.shape == (TILE_M, TILE_D))
+    o_rows = (tokens.to(tl.int64) * NUM_HEADS + head) * HEAD_DIM
+    q, q_total = load_queries(q_ptr + o_rows, tokens < stop, w, HEAD_DIM, PARTS)
+    tl.static_assert(q[0].shape == (TILE_M, TILE_W))
     # compute: blocks that every query of the tile sees, then those at the diagonal
     earliest = tl.load(positions_ptr + first_row).to(tl.int32)
     latest = earliest + tl.minimum(stop - first_row, TILE_M) - 1
     positions = earliest + tl.arange(0, TILE_M)
     num_full = (earliest + 1) // TOKENS_PER_BLOCK
-    peak = tl.full((TILE_M,), float("-inf"), dtype=tl.float32)
-    total = tl.zeros((TILE_M,), dtype=tl.float32)
-    b_sum = tl.zeros((TILE_M, TILE_D), dtype=tl.float32)
+    running = begin_softmax(TILE_M, TILE_W, PARTS)
     for index in range(0, num_full):
         block = tl.load(table + index)
-        b_keys = load_block(keys_ptr, block, i_kv, rows, None, d, NUM_KV_HEADS, TOKENS_PER_BLOCK, HEAD_DIM)
-        b_values = load_block(values_ptr, block, i_kv, rows, None, d, NUM_KV_HEADS, TOKENS_PER_BLOCK, HEAD_DIM)
-        peak, total, b_sum = attend(b_q, b_keys, b_values, None, peak, total, b_sum, scale_log2e)
+        tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
+        running = attend(q, q_total, tile, None, running, scale_log2e)
     for index in range(num_full, latest // TOKENS_PER_BLOCK + 1):
         block = tl.load(table + index)
         at = index * TOKENS_PER_BLOCK + rows
-        written = at <= latest
-        b_keys = load_block(keys_ptr, block, i_kv, rows, written, d, NUM_KV_HEADS, TOKENS_PER_BLOCK, HEAD_DIM)
-        b_values = load_block(values_ptr, block, i_kv, rows, written, d, NUM_KV_HEADS, TOKENS_PER_BLOCK, HEAD_DIM)
-        seen = at[None, :] <= positions[:, None]
-        peak, total, b_sum = attend(b_q, b_keys, b_values, seen, peak, total, b_sum, scale_log2e)
+        tile = load_block(pools, block, i_kv, rows, at <= latest, w, NUM_KV_HEADS, words, NUM_SCALES)
+        running = attend(q, q_total, tile, at[None, :] <= positions[:, None], running, scale_log2e)
+    _, total, shift, sums = running
     # store
-    tl.store(out_ptr + o_q, (b_sum / total[:, None]).to(out_ptr.dtype.element_ty), mask=m_q)
+    store_outputs(out_ptr + o_rows, tokens < stop, w, sums, shift, total, HEAD_DIM, NUM_SCALES)
 
 
 def plan_prefill(q: Tensor, longest: int) -> tuple[int, int, int]:
@@ -110,17 +111,14 @@ def plan_prefill(q: Tensor, longest: int) -> tuple[int, int, int]:
     return min(64, max(16, next_power(longest))), 8 if longest > 32 else 4, 2
 
 
-def prefill_attention(q: Tensor, layer: LayerKV, batch: RaggedBatch, scale: float, out: Tensor) -> None:
+def prefill_attention(q: Tensor, kv: AnyKV, batch: RaggedBatch, scale: float, out: Tensor) -> None:
     """Requests from `num_decodes` on; q and out are the whole batch's, [num_tokens, num_heads, head_dim]."""
-    _, num_heads, head_dim = q.shape
-    _, num_kv_heads, tokens_per_block, _ = layer.keys.shape
+    num_heads = q.shape[1]
     first, starts = batch.num_decodes, batch.query_starts
     longest = max(stop - start for start, stop in zip(starts[first:-1], starts[first + 1 :], strict=True))
     tile_m, warps, stages = plan_prefill(q, longest)
     _prefill_kernel[(triton.cdiv(longest, tile_m), num_heads, batch.num_requests - first)](
-        q, layer.keys, layer.values, batch.block_tables, batch.positions, batch.device_starts, out,
-        first, batch.block_tables.stride(0), scale * _LOG2_E,
-        NUM_HEADS=num_heads, NUM_KV_HEADS=num_kv_heads, HEAD_DIM=head_dim, TOKENS_PER_BLOCK=tokens_per_block,
-        TILE_M=tile_m, TILE_D=max(16, next_power(head_dim)), num_warps=warps,
-        num_stages=stages, **launch_options(q.device),
+        q, *tile_pointers(kv), batch.block_tables, batch.positions, batch.device_starts, out,
+        first, batch.block_tables.stride(0), scale * _LOG2_E, NUM_HEADS=num_heads, TILE_M=tile_m,
+        num_warps=warps, num_stages=stages, **tile_constants(kv), **launch_options(q.device),
     )  # fmt: skip

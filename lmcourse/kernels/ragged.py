@@ -26,10 +26,35 @@ __all__ = ["LayerKV", "RaggedBatch"]
 
 
 class LayerKV(NamedTuple):
-    """One layer's share of the KV cache; both [num_blocks, num_kv_heads, tokens_per_block, head_dim]."""
+    """One layer's share of a KV cache that holds keys and values as computed; packed_kv.py has the quantised kind.
+
+    Both [num_blocks, num_kv_heads, tokens_per_block, head_dim].
+    """
 
     keys: Tensor
     values: Tensor
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.keys.shape[1]
+
+    @property
+    def tokens_per_block(self) -> int:
+        return self.keys.shape[2]
+
+    @property
+    def head_dim(self) -> int:
+        return self.keys.shape[3]
+
+    def read(self, blocks: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of these blocks, both [blocks, num_kv_heads, tokens_per_block, head_dim]."""
+        return self.keys.index_select(0, blocks), self.values.index_select(0, blocks)
+
+    def write(self, keys: Tensor, values: Tensor, slots: Tensor) -> None:
+        """Put [num_tokens, num_kv_heads, head_dim] at the tokens' slots."""
+        blocks, offsets = slots // self.tokens_per_block, slots % self.tokens_per_block
+        self.keys[blocks, :, offsets] = keys.to(self.keys.dtype)
+        self.values[blocks, :, offsets] = values.to(self.values.dtype)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from lmcourse.kernels import LayerKV, Norm, RaggedBatch, Rotation, Stream, norm_qkv, ragged_attention
+from lmcourse.kernels import AnyKV, Norm, RaggedBatch, Rotation, Stream, norm_qkv, ragged_attention
 from lmcourse.layers.linear import Linear
 from lmcourse.spec import ModelSpec
 
@@ -32,7 +32,7 @@ class Attention(nn.Module):
         self.qkv = Linear(spec.hidden, heads * spec.head_dim, bias=spec.qkv_bias)
         self.output = Linear(spec.num_heads * spec.head_dim, spec.hidden, bias=spec.output_bias)
 
-    def forward(self, stream: Stream, norm: Norm, rotation: Rotation, batch: RaggedBatch, kv: LayerKV) -> Stream:
+    def forward(self, stream: Stream, norm: Norm, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
         """The stream behind the layer before → the stream that the MLP starts from; writes keys and values into kv."""
         q, residual = norm_qkv(stream, norm, self.qkv.matrix, rotation, kv, batch.slots)
         attended = ragged_attention(q, kv, batch, self.scale)

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lmcourse.kernels import LayerKV, Matrix, RaggedBatch, Rotation, Stream, project
+from lmcourse.kernels import AnyKV, Matrix, RaggedBatch, Rotation, Stream, project
 from lmcourse.layers import MLP, Attention, Embedding, Linear, RMSNorm, Rotary
 from lmcourse.quant import WeightFormat
 from lmcourse.spec import ModelSpec
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(spec.hidden, spec.norm_eps)
         self.head = None if spec.tie_embeddings else Linear(spec.hidden, spec.vocab)
 
-    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV]) -> Tensor:
+    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[AnyKV]) -> Tensor:
         """token_ids: int64 [num_tokens], kv: one entry per layer → normed hidden states [num_tokens, hidden]."""
         rotation = self.rotary(batch.positions, batch.rotary_lens)
         features = self.embedding(token_ids)
@@ -81,7 +81,7 @@ class DecoderLayer(nn.Module):
         self.mlp_norm = RMSNorm(spec.hidden, spec.norm_eps)
         self.mlp = MLP(spec)
 
-    def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: LayerKV) -> Stream:
+    def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
         """The stream, and in it what the layer before added, one layer on."""
         stream = self.attention(stream, self.attention_norm.norm, rotation, batch, kv)
         after: Stream = self.mlp(stream, self.mlp_norm.norm)

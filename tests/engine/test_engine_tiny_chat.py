@@ -115,3 +115,24 @@ def test_cuda_says_what_the_cpu_says(alone: list[StepOutput], dtype: str) -> Non
         first = [output.token_ids[0] for output in answer_all(engine, PROMPTS, [gen] * 32)]
     same = sum(mine == said.token_ids[0] for mine, said in zip(first, alone, strict=True))
     assert same >= (32 if dtype == "float32" else 28)
+
+
+@pytest.mark.parametrize(("policy", "share"), [(8, 0.9), (4, 0.5)])
+def test_quantised_cache_says_nearly_the_same(policy: int, share: float, alone: list[StepOutput]) -> None:
+    gen = GenerationConfig(max_new_tokens=24, ignore_eos=True)
+    with open_engine(quant_policy=policy, cache_max_entry_count=200) as engine:
+        outputs = answer_all(engine, PROMPTS, [gen] * 32)
+        spec, stats = engine.spec, engine.stats()
+    bytes_per_head = {8: spec.head_dim + 2, 4: spec.head_dim // 2 + 4}[policy]
+    assert stats.kv_bytes == 200 * 64 * 2 * spec.num_layers * spec.num_kv_heads * bytes_per_head
+    same = [got == want for got, want in zip(tokens_of(outputs), tokens_of(alone), strict=True)]
+    print(f"int{policy}: {sum(same)} of 32 the same")
+    first = [got[0] == want[0] for got, want in zip(tokens_of(outputs), tokens_of(alone), strict=True)]
+    assert sum(first) >= share * 32
+
+
+@pytest.mark.parametrize("policy", [0, 8, 4])
+def test_quantised_cache_buys_more_blocks(policy: int) -> None:
+    with open_engine(quant_policy=policy) as engine:
+        stats = engine.stats()
+    assert 0.79 < stats.kv_bytes / (2**30 - stats.weight_bytes) <= 0.8

@@ -19,8 +19,6 @@ CPU = torch.device("cpu")
     ("setting", "value", "where"),
     [
         ("tp", 2, "Part 9"),
-        ("quant_policy", 8, "lesson 3"),
-        ("quant_policy", 4, "lesson 3"),
         ("use_logn_attn", True, "Part 7"),
     ],
 )

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmcourse.kernels import LayerKV, RaggedBatch
+from lmcourse.kernels import INT4, INT8, KVFormat, LayerKV, PackedKV, RaggedBatch
+from lmcourse.kernels.packed_kv import dequantise, quantise
 
 sys.path.append(str(Path(__file__).parent))  # for compiled.py
 
@@ -30,7 +31,7 @@ class Paged:
     """A batch, the pool it lives in, and the same keys and values laid out plainly."""
 
     batch: RaggedBatch
-    layer: LayerKV
+    layer: LayerKV | PackedKV
     keys: list[Tensor]  # per request [context, num_kv_heads, head_dim]
     values: list[Tensor]
 
@@ -56,21 +57,27 @@ def build_paged(
     tokens_per_block: int = 4,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    form: KVFormat | None = None,
 ) -> Paged:
-    """requests: (new tokens, context) in any order; every slot that no request owns holds NaN."""
+    """requests: (new tokens, context) in any order; every slot that no request owns holds NaN.
+
+    With a form the pool is quantised, and the plain keys and values are what it holds.
+    """
     requests = sorted(requests, key=lambda request: request[0] != 1)
     counts = [-(-context // tokens_per_block) for _, context in requests]
     num_blocks = sum(counts) + 3
     free = torch.randperm(num_blocks).tolist()
     shape = (num_blocks, num_kv_heads, tokens_per_block, head_dim)
-    layer = LayerKV(torch.full(shape, torch.nan, dtype=dtype), torch.full(shape, torch.nan, dtype=dtype))
+    layer = poisoned_layer(shape, dtype, form)
     tables, keys, values, positions, slots, starts = [], [], [], [], [], [0]
     for (new, context), count in zip(requests, counts, strict=True):
         table = [free.pop() for _ in range(count)]
         k, v = (torch.randn(context, num_kv_heads, head_dim).to(dtype) for _ in range(2))
-        for place in range(context):
-            block, offset = table[place // tokens_per_block], place % tokens_per_block
-            layer.keys[block, :, offset], layer.values[block, :, offset] = k[place], v[place]
+        places = torch.arange(context)
+        taken = torch.tensor(table)[places // tokens_per_block] * tokens_per_block + places % tokens_per_block
+        layer.write(k, v, taken)
+        if form is not None:
+            k, v = (dequantise(*quantise(x, form), form) for x in (k, v))
         places = range(context - new, context)
         positions += places
         slots += [table[p // tokens_per_block] * tokens_per_block + p % tokens_per_block for p in places]
@@ -88,9 +95,36 @@ def build_paged(
         rotary_lens=torch.tensor(lens, device=device),
         num_decodes=sum(new == 1 for new, _ in requests),
     )
-    return Paged(batch, LayerKV(layer.keys.to(device), layer.values.to(device)), keys, values)
+    moved = type(layer)(*(item.to(device) if isinstance(item, Tensor) else item for item in layer))
+    return Paged(batch, moved, keys, values)
+
+
+def poisoned_layer(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, form: KVFormat | None = None
+) -> LayerKV | PackedKV:
+    """[num_blocks, num_kv_heads, tokens_per_block, head_dim] of NaN; of a quantised pool the scales are."""
+    if form is None:
+        return LayerKV(torch.full(shape, torch.nan, dtype=dtype), torch.full(shape, torch.nan, dtype=dtype))
+    num_blocks, num_kv_heads, tokens_per_block, head_dim = shape
+    cells = torch.randint(0, 255, (2, num_blocks, num_kv_heads, tokens_per_block, head_dim // 2))
+    scales = torch.full((2, num_blocks, num_kv_heads, form.num_scales, tokens_per_block), torch.nan).half()
+    return PackedKV(*cells.to(form.cell_dtype), *scales, form)
+
+
+FORMS = [None, INT8, INT4]
+
+
+@pytest.fixture(params=FORMS, ids=lambda form: form.name if form else "plain")
+def form(request: pytest.FixtureRequest) -> KVFormat | None:
+    """How keys and values are stored; None: as computed."""
+    return request.param
 
 
 @pytest.fixture
 def make_paged() -> Callable[..., Paged]:
     return build_paged
+
+
+@pytest.fixture
+def make_layer() -> Callable[..., LayerKV | PackedKV]:
+    return poisoned_layer
