@@ -19,14 +19,16 @@ from lmcourse.engine import engine as engine_module
 from lmcourse.engine.graphs import Plain
 from lmcourse.kernels import LayerKV, RaggedBatch
 from lmcourse.models import Decoder
-from lmcourse.spec import ModelSpec
+from lmcourse.spec import ModelSpec, RotarySpec
 from lmcourse.text.tokenizer import Tokenizer
 
 NUM_LAYERS = 2
 
 
 def mirror_spec(vocab: int = 50, max_context: int = 256, **changes: object) -> ModelSpec:
+    """Rotary lengths, which a mirror stores, are part of what keys depend on: as under dynamic scaling from 1 on."""
     sizes = dict(hidden=1, num_layers=NUM_LAYERS, num_heads=1, num_kv_heads=1, head_dim=2, intermediate=1, eos_ids=())
+    sizes["rotary"] = RotarySpec(scaling="dynamic", trained_context=1)
     return ModelSpec(family="mirror", vocab=vocab, max_context=max_context, **{**sizes, **changes})
 
 

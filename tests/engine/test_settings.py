@@ -11,6 +11,7 @@ from engine_fakes import MirrorDecoder, make_engine, mirror_spec, random_decoder
 from lmcourse.config import TurbomindEngineConfig
 from lmcourse.engine.settings import choose_device, choose_dtype, choose_session_len, scale_rotary
 from lmcourse.errors import ConfigError, MachineError
+from lmcourse.spec import RotarySpec
 
 CPU = torch.device("cpu")
 
@@ -59,8 +60,9 @@ def test_choose_session_len_default_is_the_trained_context() -> None:
 
 
 def test_choose_session_len_beyond_the_trained_context_warns() -> None:
+    plain = mirror_spec(max_context=100, rotary=RotarySpec())
     with pytest.warns(UserWarning, match="100 tokens the model was trained for"):
-        assert choose_session_len(200, mirror_spec(max_context=100), cache_tokens=400) == 200
+        assert choose_session_len(200, plain, cache_tokens=400) == 200
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scaled = scale_rotary(mirror_spec(max_context=100), 2.0)
