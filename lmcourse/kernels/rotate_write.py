@@ -69,7 +69,7 @@ def rotate_write_reference(parts: Tensor, rotation: Rotation, kv: AnyKV, slots: 
 
 
 @jit
-def turn_pairs(first, second, row, pairs, m_pairs, cos_ptr, sin_ptr, HALF: tl.constexpr):
+def _turn_pairs(first, second, row, pairs, m_pairs, cos_ptr, sin_ptr, HALF: tl.constexpr):
     """Both halves' features, turned by the angles of token `row`."""
     cos = tl.load(cos_ptr + row * HALF + pairs, mask=m_pairs, other=0.0)
     sin = tl.load(sin_ptr + row * HALF + pairs, mask=m_pairs, other=0.0)
@@ -103,7 +103,7 @@ def store_pairs(
     row = tl.cast(token, tl.int64)
     dtype: tl.constexpr = q_ptr.dtype.element_ty
     first, second = first.to(dtype).to(tl.float32), second.to(dtype).to(tl.float32)
-    turned_first, turned_second = turn_pairs(first, second, row, pairs, m_pairs, cos_ptr, sin_ptr, half)
+    turned_first, turned_second = _turn_pairs(first, second, row, pairs, m_pairs, cos_ptr, sin_ptr, half)
     out = q_ptr + (row * NUM_HEADS + head) * HEAD_DIM + pairs
     m_q = m_pairs & (head < NUM_HEADS)
     tl.store(out, turned_first.to(dtype), mask=m_q)
@@ -150,7 +150,7 @@ def _store_quantised(
     row = tl.cast(token, tl.int64)
     dtype: tl.constexpr = q_ptr.dtype.element_ty
     first, second = first.to(dtype).to(tl.float32), second.to(dtype).to(tl.float32)
-    turned_first, turned_second = turn_pairs(first, second, row, pairs, m_pairs, cos_ptr, sin_ptr, half)
+    turned_first, turned_second = _turn_pairs(first, second, row, pairs, m_pairs, cos_ptr, sin_ptr, half)
     turned_first, turned_second = turned_first.to(dtype), turned_second.to(dtype)
     out = q_ptr + (row * NUM_HEADS + head) * HEAD_DIM + pairs
     m_q = m_pairs & (head < NUM_HEADS)
