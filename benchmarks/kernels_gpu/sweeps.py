@@ -48,7 +48,7 @@ def sweep_tiles(tokens):
 
 
 def sweep_attention():
-    """(warps, stages) of decodes, (TILE_M, warps, stages) of prefills."""
+    """(warps, stages) of decodes, (TILE_M, warps, stages, by tensor descriptors) of prefills."""
     for requests in (1, 8, 64):
         found, case = {}, decode_case(SPECS["1.8B"], requests, 1024, INPUTS)
         for plan in [(warps, stages) for warps in (2, 4) for stages in (2, 3, 4, 5)]:
@@ -56,7 +56,7 @@ def sweep_attention():
                 found[plan] = cold_us(case)[0]
         note_sweep(f"decode B={requests}", found)
     found, case = {}, prefill_case(SPECS["1.8B"], 4096, INPUTS)
-    for plan in ((128, 8, 2), (128, 8, 3), (128, 8, 4), (128, 8, 5), (64, 4, 3), (64, 4, 4), (128, 4, 3)):
+    for plan in ((*tile, stages, mapped) for tile in ((128, 8), (64, 4)) for stages in (3, 5) for mapped in (0, 1)):
         with mock.patch.object(KERNELS["prefill_attention"], "plan_prefill", return_value=plan):
             found[plan] = cold_us(case)[0]
     note_sweep("prefill 4096", found)

@@ -93,7 +93,7 @@ def _decode_kernel(
     w = tl.arange(0, TILE_W)
     rows = tl.arange(0, TOKENS_PER_BLOCK)
     table = tables_ptr + request.to(tl.int64) * columns
-    pools = keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr
+    pools = keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr, None
     # load: the newest block of the split, but for the position that this step has written
     block = tl.load(table + last)
     at = last * TOKENS_PER_BLOCK + rows

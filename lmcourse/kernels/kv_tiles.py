@@ -21,7 +21,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lmcourse.kernels.lang import jit, next_power, tl
+from lmcourse.kernels import lang
+from lmcourse.kernels.lang import jit, next_power, tl, triton
 from lmcourse.kernels.packed_kv import AnyKV, PackedKV, unpack_words
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "output_features",
     "store_outputs",
     "tile_constants",
+    "tile_descriptors",
     "tile_pointers",
 ]
 
@@ -69,9 +71,16 @@ def load_scales(scales_ptr, block, i_kv, rows, m_rows, NUM_KV_HEADS: tl.constexp
 
 @jit
 def load_block(pools, block, i_kv, rows, m_rows, w, NUM_KV_HEADS: tl.constexpr, W: tl.constexpr, NUM: tl.constexpr):
-    """One head of one block: (key words, value words, key scales, value scales), 0 where m_rows is not."""
-    b_keys = load_words(pools[0], block, i_kv, rows, m_rows, w, NUM_KV_HEADS, W)
-    b_values = load_words(pools[1], block, i_kv, rows, m_rows, w, NUM_KV_HEADS, W)
+    """One head of one block: (key words, value words, key scales, value scales), 0 where m_rows is not.
+
+    A whole block comes through tensor descriptors where the pools have them.
+    """
+    if pools[4] is None or m_rows is not None:
+        b_keys = load_words(pools[0], block, i_kv, rows, m_rows, w, NUM_KV_HEADS, W)
+        b_values = load_words(pools[1], block, i_kv, rows, m_rows, w, NUM_KV_HEADS, W)
+    else:
+        first = (block * NUM_KV_HEADS + i_kv) * rows.shape[0]
+        b_keys, b_values = pools[4].load([first, 0]), pools[5].load([first, 0])
     key_scales = load_scales(pools[2], block, i_kv, rows, m_rows, NUM_KV_HEADS, NUM)
     value_scales = load_scales(pools[3], block, i_kv, rows, m_rows, NUM_KV_HEADS, NUM)
     return b_keys, b_values, key_scales, value_scales
@@ -161,6 +170,19 @@ def tile_pointers(kv: AnyKV) -> tuple[Tensor, Tensor, Tensor | None, Tensor | No
     if isinstance(kv, PackedKV):
         return *kv.words(), kv.key_scales, kv.value_scales
     return kv.keys, kv.values, None, None
+
+
+def tile_descriptors(kv: AnyKV) -> tuple[Any, Any]:
+    """Tensor descriptors of keys and values for the copy engine of sm_90, a block of one head at a time, or Nones."""
+    keys, values, *_ = tile_pointers(kv)
+    words = keys.shape[3]
+    if triton is None or lang.capability(keys.device) < (9, 0) or words & (words - 1) or words * 2 % 16:
+        return None, None
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    tile = [kv.tokens_per_block, words]
+    described = [TensorDescriptor(pool, [pool.numel() // words, words], [words, 1], tile) for pool in (keys, values)]
+    return described[0], described[1]
 
 
 def tile_constants(kv: AnyKV) -> dict[str, Any]:

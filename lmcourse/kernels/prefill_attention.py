@@ -29,6 +29,7 @@ from lmcourse.kernels.kv_tiles import (
     load_queries,
     store_outputs,
     tile_constants,
+    tile_descriptors,
     tile_pointers,
 )
 from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, triton, wait_for_inputs
@@ -47,6 +48,8 @@ def _prefill_kernel(
     values_ptr,
     key_scales_ptr,
     value_scales_ptr,
+    keys_map,
+    values_map,
     tables_ptr,
     positions_ptr,
     starts_ptr,
@@ -78,7 +81,7 @@ def _prefill_kernel(
     rows = tl.arange(0, TOKENS_PER_BLOCK)
     w = tl.arange(0, TILE_W)
     table = tables_ptr + request.to(tl.int64) * columns
-    pools = keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr
+    pools = keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr, keys_map, values_map
     # load
     o_rows = (tokens.to(tl.int64) * NUM_HEADS + head) * HEAD_DIM
     q, q_total = load_queries(q_ptr + o_rows, tokens < stop, w, HEAD_DIM, PARTS)
@@ -103,12 +106,12 @@ def _prefill_kernel(
     store_outputs(out_ptr + o_rows, tokens < stop, w, sums, shift, total, HEAD_DIM, NUM_SCALES)
 
 
-def plan_prefill(q: Tensor, longest: int) -> tuple[int, int, int]:
-    """(TILE_M, warps, stages) for runs of up to `longest` new tokens."""
+def plan_prefill(q: Tensor, longest: int, parts: int) -> tuple[int, int, int, bool]:
+    """(TILE_M, warps, stages, whether by tensor descriptors) for runs of up to `longest` new tokens."""
     # only warpgroup instructions (sm_90, sm_100) keep sums of 128 queries without spilling registers
     if lang.capability(q.device)[0] in (9, 10) and q.element_size() == 2 and longest > 64:
-        return 128, 8, 3
-    return min(64, max(16, next_power(longest))), 8 if longest > 32 else 4, 2
+        return (64 if parts == 4 else 128), 8, 3, True
+    return min(64, max(16, next_power(longest))), 8 if longest > 32 else 4, 2, False
 
 
 def prefill_attention(q: Tensor, kv: AnyKV, batch: RaggedBatch, scale: float, out: Tensor) -> None:
@@ -116,9 +119,11 @@ def prefill_attention(q: Tensor, kv: AnyKV, batch: RaggedBatch, scale: float, ou
     num_heads = q.shape[1]
     first, starts = batch.num_decodes, batch.query_starts
     longest = max(stop - start for start, stop in zip(starts[first:-1], starts[first + 1 :], strict=True))
-    tile_m, warps, stages = plan_prefill(q, longest)
+    constants = tile_constants(kv)
+    tile_m, warps, stages, mapped = plan_prefill(q, longest, constants["PARTS"])
+    maps = tile_descriptors(kv) if mapped else (None, None)
     _prefill_kernel[(triton.cdiv(longest, tile_m), num_heads, batch.num_requests - first)](
-        q, *tile_pointers(kv), batch.block_tables, batch.positions, batch.device_starts, out,
+        q, *tile_pointers(kv), *maps, batch.block_tables, batch.positions, batch.device_starts, out,
         first, batch.block_tables.stride(0), scale * _LOG2_E, NUM_HEADS=num_heads, TILE_M=tile_m,
-        num_warps=warps, num_stages=stages, **tile_constants(kv), **launch_options(q.device),
+        num_warps=warps, num_stages=stages, **constants, **launch_options(q.device),
     )  # fmt: skip

@@ -19,6 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from lmcourse.kernels import lang
 
@@ -71,6 +72,8 @@ def build(launch: Launch, capability: int) -> Built:
         value = launch.arguments[name]
         if name in constants or value is None or (isinstance(value, int) and value == 1):
             signature[name], constexprs[name] = "constexpr", value
+        elif isinstance(value, TensorDescriptor):
+            signature[name] = f"tensordesc<{POINTERS[value.base.dtype][1:]}{list(value.block_shape)}>"
         elif isinstance(value, torch.Tensor):
             signature[name] = POINTERS[value.dtype]
             attributes[(position,)] = [["tt.divisibility", 16]]

@@ -12,10 +12,11 @@ import torch
 pytest.importorskip("triton")
 from compiled import SHARED_BYTES, build, record
 
-from lmcourse.kernels import LayerKV, Matrix, Norm, RaggedBatch, Rotation, Stream
+from lmcourse.kernels import INT4, INT8, LayerKV, Matrix, Norm, PackedKV, RaggedBatch, Rotation, Stream
 from lmcourse.kernels.add_norm import add_norm_triton
 from lmcourse.kernels.angles import angles_triton
 from lmcourse.kernels.attention import ragged_attention_triton
+from lmcourse.kernels.kv_write import write_kv_triton
 from lmcourse.kernels.norm_gate_up import norm_gate_up_rows, norm_gate_up_tiles
 from lmcourse.kernels.norm_qkv import norm_qkv_rows
 from lmcourse.kernels.project import project_rows, project_tiles
@@ -43,13 +44,18 @@ def place(tokens):
     return angles, LayerKV(*(meta(100, KV_HEADS, 64, HEAD_DIM) for _ in "kv")), meta(tokens, dtype=torch.int64)
 
 
-def attention(decodes, prefill=0):
+def quantised(form, head_dim=HEAD_DIM):
+    cells = (meta(100, KV_HEADS, 64, head_dim // 2, dtype=form.cell_dtype) for _ in "kv")
+    return PackedKV(*cells, *(meta(100, KV_HEADS, form.num_scales, 64) for _ in "kv"), form)
+
+
+def attention(decodes, prefill=0, form=None):
     starts = (*range(decodes), decodes) + ((decodes + prefill,) if prefill else ())
     tokens, requests = starts[-1], len(starts) - 1
     ints = meta(tokens, dtype=torch.int64)
     batch = RaggedBatch(ints, ints, meta(requests, 16, dtype=torch.int32), starts, (1024,) * requests, ints, decodes)
     batch.__dict__["device_starts"] = meta(requests + 1, dtype=torch.int32)
-    return meta(tokens, HEADS, HEAD_DIM), place(1)[1], batch, 0.1
+    return meta(tokens, HEADS, HEAD_DIM), quantised(form) if form else place(1)[1], batch, 0.1
 
 
 NORM = Norm(meta(HIDDEN), 1e-5)
@@ -69,10 +75,23 @@ DOTS = {
     "decode of 1": (ragged_attention_triton, attention(1), 0),
     "decode of 64": (ragged_attention_triton, attention(64), 0),
     "prefill of 1024": (ragged_attention_triton, attention(0, 1024), 1),
+    "int8 decode of 1": (ragged_attention_triton, attention(1, form=INT8), 0),
+    "int8 decode of 64": (ragged_attention_triton, attention(64, form=INT8), 0),
+    "int8 prefill of 1024": (ragged_attention_triton, attention(0, 1024, form=INT8), 1),
+    "int4 decode of 64": (ragged_attention_triton, attention(64, form=INT4), 0),
+    "int4 prefill of 1024": (ragged_attention_triton, attention(0, 1024, form=INT4), 1),
 }
 REST = {
     "add_norm": (add_norm_triton, (stream(64, 4), NORM)),
     "rotate_write": (rotate_write_triton, (meta(2, 8, QKV, dtype=torch.float32), *place(8), torch.float16)),
+    "rotate_write int8": (
+        rotate_write_triton,
+        (meta(2, 8, QKV, dtype=torch.float32), place(8)[0], quantised(INT8), place(8)[2], torch.float16),
+    ),
+    "write_kv int4": (
+        write_kv_triton,
+        (meta(8, KV_HEADS, HEAD_DIM), meta(8, KV_HEADS, HEAD_DIM), quantised(INT4), place(8)[2]),
+    ),
     "swiglu": (swiglu_triton, (meta(4096, 2 * INTERMEDIATE),)),
     "argmax": (argmax_triton, (meta(8, VOCAB, dtype=torch.float32), meta(8, dtype=torch.int64))),
 }
@@ -118,6 +137,21 @@ def test_dots_use_tensor_cores(name, capability):
 def test_dots_fit_a_small_gpu(name):
     for _, built in compile_all(*DOTS[name][:2], 89):
         assert built.has("HMMA")
+
+
+def test_quantised_decode_turns_words_into_floats_without_conversions():
+    """Two byte permutations and no I2F for two numbers: a conversion each would cost four times the instructions."""
+    _, built = next(iter(compile_all(*DOTS["int8 decode of 64"][:2], 90)))
+    per_tile = 2 * 64 * HEAD_DIM // (2 * 32 * built.warps)  # keys and values, two numbers an instruction
+    assert not built.has("I2F")
+    assert 2 * per_tile <= built.counts["PRMT"] <= 2 * per_tile + 32, "a masked tile and a tile of the loop"
+    assert not built.has("LDS.U8", "LDS.S8")
+
+
+@pytest.mark.parametrize("name", [name for name in DOTS if "prefill" in name])
+def test_prefill_loads_by_the_copy_engine_on_sm_90(name):
+    _, built = next(iter(compile_all(*DOTS[name][:2], 90)))
+    assert built.has("UTMALDG")
 
 
 @pytest.mark.parametrize("name", REST)
