@@ -94,11 +94,18 @@ def measure_prefill(stand: Stand, *, num_tokens: int, repeats: int = 5) -> Speed
     return _speed("prefill", num_tokens, times[1:], "ms", 1000 * limit)
 
 
-def measure_serving(stand: Stand, requests: Sequence[GenerationRequest], *, repeats: int = 1) -> Speed:
-    """Output tokens per second of all requests, given at once; the first run compiles and captures."""
+def measure_serving(
+    stand: Stand,
+    requests: Sequence[GenerationRequest],
+    *,
+    repeats: int = 1,
+    warmup: Sequence[GenerationRequest] | None = None,
+) -> Speed:
+    """Output tokens per second of all requests, given at once; `warmup` (None: the same) compiles and captures."""
+    _seconds(stand, requests if warmup is None else warmup)
     num_tokens = sum(request.num_output_tokens for request in requests)
-    rates = [num_tokens / _seconds(stand, requests) for _ in range(repeats + 1)]
-    return _speed("serving", len(requests), rates[1:], "tok/s", None)
+    rates = [num_tokens / _seconds(stand, requests) for _ in range(repeats)]
+    return _speed("serving", len(requests), rates, "tok/s", None)
 
 
 def storage_of(stand: Stand) -> Storage:
