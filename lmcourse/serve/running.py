@@ -121,10 +121,12 @@ class Server(uvicorn.Server):
 
 
 @contextmanager
-def running(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
-    """The application on a thread of its own while the block runs."""
+def running(
+    app: FastAPI, host: str = "127.0.0.1", port: int = 0, *, tls: tuple[Path, Path] | None = None
+) -> Iterator[Server]:
+    """The application on a thread of its own while the block runs; `tls` is a key and a certificate."""
     listener = bind(host, port)
-    server = Server(app, listener)
+    server = Server(app, listener, tls=tls)
     thread = threading.Thread(target=asyncio.run, args=(server.listen(),), name="lmcourse-server", daemon=True)
     thread.start()
     try:
