@@ -10,6 +10,7 @@ live_bytes.py        LiveBytes: what intermediate results take
 memory_bar.py        what memory is spent on
 error_histogram.py   what quantisation changes
 line_chart.py        curves, and where they cross
+recorded.py          results measured elsewhere, with machine and date
 speed_bars.py        tokens per second
 kernel_reads.py      the attention kernel in Triton's interpreter, and what it loads
 source.py            a kernel's stages, cut at its own comments
@@ -27,6 +28,7 @@ from lmcourse.teach.line_chart import crossing, line_chart
 from lmcourse.teach.live_bytes import LiveBytes, measure_intermediate_bytes
 from lmcourse.teach.memory_bar import memory_bar
 from lmcourse.teach.read_pattern import read_pattern
+from lmcourse.teach.recorded import RecordedTable, recorded_decode
 from lmcourse.teach.recording import Recording, record_run
 from lmcourse.teach.source import kernel_stages
 from lmcourse.teach.speed_bars import speed_bars
@@ -38,6 +40,7 @@ __all__ = [
     "Drawing",
     "LiveBytes",
     "PoolState",
+    "RecordedTable",
     "Recording",
     "Stepper",
     "Timeline",
@@ -52,6 +55,7 @@ __all__ = [
     "pool_states",
     "read_pattern",
     "record_run",
+    "recorded_decode",
     "speed_bars",
     "step_chart",
     "timeline",

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from matplotlib.axes import Axes
+
 from lmcourse.errors import ConfigError
 from lmcourse.teach.drawing import Drawing
 from lmcourse.teach.style import GREYS, HATCHES, human_bytes, new_axes
 
 __all__ = ["memory_bar"]
 
+_LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
 _ROOM_FOR_LABEL = 0.07  # of the axis: a narrower part is named in the legend alone
 
 
@@ -38,11 +41,10 @@ def memory_bar(
             bar.set(facecolor=GREYS[kind], edgecolor="black", hatch=HATCHES[kind], linewidth=0.6)
             named.add(part)
             if value > _ROOM_FOR_LABEL * longest:
-                box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
                 middle = (start + value / 2, place)
-                axes.annotate(human_bytes(value), middle, ha="center", va="center", fontsize=8, bbox=box)
+                axes.annotate(human_bytes(value), middle, ha="center", va="center", fontsize=8, bbox=_LABEL)
             start += value
-        axes.annotate(f"  {human_bytes(start)}", (start, place), va="center", fontsize=8, weight="bold")
+        _write_total(axes, start, place)
     if limit_bytes is not None:
         axes.axvline(limit_bytes, color="black", ls="--", lw=1.2)
     axes.set_yticks(range(len(table)), list(table))
@@ -52,6 +54,14 @@ def memory_bar(
     axes.set_title(title, loc="left", fontsize="medium")
     figure.legend(loc="outside lower left", ncols=len(parts), fontsize=8, frameon=False)
     return Drawing(figure, _describe(table, limit_bytes, title))
+
+
+def _write_total(axes: Axes, end: float, place: int) -> None:
+    """Behind the bar, in front of the limit's line."""
+    axes.annotate(
+        human_bytes(end), (end, place), xytext=(6, 0), textcoords="offset points",
+        va="center", fontsize=8, weight="bold", bbox=_LABEL, zorder=4,
+    )  # fmt: skip
 
 
 def _describe(table: Mapping[str, Mapping[str, float]], limit_bytes: float | None, title: str) -> str:

@@ -314,6 +314,7 @@ for name, (flops_per_second, bytes_per_second) in machines.items():
 # %%
 alone = record_run(folder, questions, max_new_tokens=48, max_batch_size=1)
 together = record_run(folder, questions, max_new_tokens=48, max_prefill_token_num=48)
+print(f"{together.timeline.num_steps} steps together, {alone.timeline.num_steps} one by one;", end=" ")
 print("the same answers:", alone.token_ids == together.token_ids == roomy.token_ids)
 ways = {"together": together, "one by one": alone}
 Stepper(lambda way: step_chart(ways[way].timeline, title=f"Six requests, {way}"), list(ways), label="run")

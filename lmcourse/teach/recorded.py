@@ -1,0 +1,72 @@
+"""Results that were measured elsewhere, for readers whose machine cannot measure them: each with machine and date.
+
+    recorded_decode("internlm2-1_8b", settings=("fp16", "fp16, KV int8"))
+        TurboMind  fp16            519 …       NVIDIA H200, 2026-11-22
+        lmcourse   fp16, KV int8   …           from benchmarks/ledger.jsonl, the latest of each
+
+Lesson: 3 (KV8 and KV4)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmcourse
+from lmcourse.bench import read_ledger, read_peers
+
+__all__ = ["RecordedTable", "recorded_decode"]
+
+_LEDGER = Path(lmcourse.__file__).parents[1] / "benchmarks" / "ledger.jsonl"
+_KV_SETTINGS = {0: "", 4: ", KV int4", 8: ", KV int8"}
+
+
+@dataclass(frozen=True)
+class RecordedTable:
+    """Tokens per second by batch size; a row is (program and setting, {batch size: value}, machine and date)."""
+
+    rows: tuple[tuple[str, Mapping[int, float], str], ...]
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "nothing was recorded"
+        sizes = sorted({size for _, values, _ in self.rows for size in values})
+        width = max(len(name) for name, *_ in self.rows) + 2
+        lines = ["new tokens/s".ljust(width) + "".join(f"{f'batch {size}':>12}" for size in sizes) + "   measured on"]
+        for name, values, place in self.rows:
+            cells = "".join(f"{values[size]:>12,.0f}" if size in values else f"{'-':>12}" for size in sizes)
+            lines.append(f"{name.ljust(width)}{cells}   {place}")
+        return "\n".join(lines)
+
+
+def recorded_decode(model: str, *, settings: Sequence[str]) -> RecordedTable:
+    """What was recorded of decoding with these settings: other engines first, then this one, as named in the ledger."""
+    peers = read_peers()
+    rows = [
+        (f"{row['name']}, {row['setting']}", _decode_values(row["values"]), f"NVIDIA H200, {peers['date']}")
+        for row in peers["rows"]
+        if row["model"] == model and row["setting"] in settings
+    ]
+    own: dict[str, tuple[str, Mapping[int, float], str]] = {}
+    for line in read_ledger(_LEDGER) if _LEDGER.exists() else []:
+        setting, values = (
+            _setting(line),
+            {s["size"]: s["value"] for s in line.get("speeds", ()) if s["what"] == "decode"},
+        )
+        if line["model"] == f"dummy:{model}" and setting in settings and values:
+            machine = line["machine"]
+            own[setting] = (f"lmcourse, {setting}", values, f"{machine['gpu'] or machine['cpu']}, {machine['date']}")
+    return RecordedTable(tuple(row for row in (*rows, *own.values()) if row[1]))
+
+
+def _decode_values(values: Mapping[str, float]) -> dict[int, float]:
+    return {int(name.split()[1]): value for name, value in values.items() if name.startswith("decode ")}
+
+
+def _setting(line: Mapping[str, Any]) -> str:
+    settings = line["settings"]
+    weights = "AWQ" if line["weight_format"] == "awq" else line["dtype"].replace("float", "fp")
+    switched = "".join(f", no {name}" for name in ("cuda_graphs", "overlap") if settings.get(name) is False)
+    return weights + _KV_SETTINGS[settings.get("quant_policy", 0)] + switched
