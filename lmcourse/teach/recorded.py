@@ -1,6 +1,6 @@
 """Results that were measured elsewhere, for readers whose machine cannot measure them: each with machine and date.
 
-    recorded_decode("internlm2-1_8b", settings=("fp16", "fp16, KV int8"))
+    recorded_decode("internlm2-1_8b", settings=("fp16", "fp16, KV int8"), programs=("TurboMind",))
         TurboMind  fp16            519 …       NVIDIA H200, 2026-11-22
         lmcourse   fp16, KV int8   …           from benchmarks/ledger.jsonl, the latest of each
 
@@ -41,13 +41,13 @@ class RecordedTable:
         return "\n".join(lines)
 
 
-def recorded_decode(model: str, *, settings: Sequence[str]) -> RecordedTable:
-    """What was recorded of decoding with these settings: other engines first, then this one, as named in the ledger."""
+def recorded_decode(model: str, *, settings: Sequence[str], programs: Sequence[str] = ()) -> RecordedTable:
+    """What was recorded of decoding with these settings: the named other engines, then this one, from the ledger."""
     peers = read_peers()
     rows = [
         (f"{row['name']}, {row['setting']}", _decode_values(row["values"]), f"NVIDIA H200, {peers['date']}")
         for row in peers["rows"]
-        if row["model"] == model and row["setting"] in settings
+        if row["model"] == model and row["setting"] in settings and row["name"] in programs
     ]
     own: dict[str, tuple[str, Mapping[int, float], str]] = {}
     for line in read_ledger(_LEDGER) if _LEDGER.exists() else []:

@@ -346,11 +346,61 @@ Stepper(lambda step: block_map(shared.state(step)), shared.steps, label="step", 
 # needs the memory. Only whole blocks match, and a prompt's last token is always computed: its output chooses the next.
 
 # %% [markdown] lang="en"
-# ## 10 · The kernel, line by line
+# ## 10 · Smaller numbers: KV8 and KV4
+#
+# Must a cached number have 16 bits? `quant_policy=8` stores whole numbers of 8 bits and one scale per token and head;
+# `quant_policy=4` has 16 levels, with a scale and an offset. (In LMDeploy 0.3.0 the value 4 meant *int8*, with calibrated
+# files; since 0.4.0 it means int4, without. We follow that.)
+#
+# **Predict:** how much wider are the errors of KV4, and how many of our six answers change?
+
+# %% tags=["measured"]
+from lmcourse.kernels import INT4, INT8
+from lmcourse.kernels.packed_kv import dequantise, quantise
+from lmcourse.teach import error_histogram
+
+with torch.no_grad():
+    keys = model(text[:, :256], use_cache=True).past_key_values.layers[3].keys
+errors = {}
+for name, form, policy in (("KV8", INT8, 8), ("KV4", INT4, 4)):
+    errors[name] = dequantise(*quantise(keys, form), form) - keys
+    small = record_run(
+        folder, questions, max_new_tokens=48, cache_max_entry_count=24, cache_block_seq_len=16, quant_policy=policy
+    )
+    same = sum(one == other for one, other in zip(small.texts, roomy.texts, strict=True))
+    print(f"{name}: {same} of {len(questions)} answers are the same as without")
+error_histogram(errors, title=f"Keys of layer 4, stored and read back (keys themselves: up to {keys.abs().max():.0f})")
+
+# %% tags=["check"]
+sizes = {
+    "16 bits": Storage(),
+    "KV8": Storage(kv_bytes=1, kv_scale_bytes=2),
+    "KV4": Storage(kv_bytes=0.5, kv_scale_bytes=4),
+}
+for name, storage in sizes.items():
+    per_token = count_kv_bytes_per_token(internlm2, storage)
+    room = 0.8 * free * MIB / (2048 * per_token)
+    print(f"{name:>7}: {per_token / 2**10:5.2f} KiB a token, {room:3.0f} conversations on the classroom's slice")
+
+# %% [markdown] lang="en"
+# Eight bits cost a little more than half, because the scales take room, too, and they change next to nothing; with four
+# bits one looks twice. LMDeploy's published scores on school arithmetic (GSM8K) tell the same: KV8 loses less than half a point,
+# KV4 a few.
+#
+# And speed? A step reads all weights and the whole cache. **Predict:** at which batch size does half a cache pay?
+
+# %% tags=["gpu"]
+from lmcourse.teach import recorded_decode
+
+recorded_decode("internlm2-1_8b", settings=("fp16", "fp16, KV int8"), programs=("TurboMind",))
+
+# %% [markdown] lang="en"
+# Alone, a request reads weights and little else. With many, the cache is most of the reading, and there KV8 pays.
+#
+# ## 11 · The kernel, line by line
 #
 # On a GPU, many copies of a program run at once, one per request, KV head and *split* (a part of the block table). Here are
-# two stages of the engine's own, in Triton, a Python dialect that is compiled for GPUs. The newest block comes first: it alone
-# may be partly filled, and so needs a mask.
+# three stages of the engine's own, in Triton, a Python dialect that is compiled for GPUs.
 
 # %%
 import importlib
@@ -359,15 +409,25 @@ from lmcourse.teach import kernel_stages
 
 kernel = importlib.import_module("lmcourse.kernels.decode_attention")._decode_kernel
 which, load, compute, store = kernel_stages(kernel)
-load + compute
+which + load + compute
 
 # %% [markdown] lang="en"
-# `tl.load(table + last)` is the whole secret of paging: one extra number read per block. Rows below `position` come from
-# earlier steps; the row *at* it is this very step's, so the kernel waits for it. `attend` is a softmax that runs along the
-# blocks; you will write it in exercise 3.3.
+# | line | what it does |
+# |---|---|
+# | `tl.program_id` | which copy am I: my request, my KV head, my split |
+# | `_split_blocks` | my share of the table; a split without blocks ends at once |
+# | `block = tl.load(table + last)` | **paging**: one number says where the newest block lies |
+# | `load_words(…, at < position, …)` | its keys and values, but only the rows that earlier steps wrote |
+# | `wait_for_inputs` | the kernel before may still be running: up to here nothing of its work was needed |
+# | `load_words(…, at == position, …)` | the one row that this very step has written |
+# | `load_scales` | what KV8 and KV4 store beside the numbers; nothing otherwise |
+# | `load_queries` | the query heads that share this KV head |
+# | `begin_softmax` | a peak, a total, a weighted sum: nothing seen yet |
+# | `attend(…, at <= position, …)` | the newest block, with a mask: slots beyond the position hold rubbish |
+# | `for index in range(first, last)` | the full blocks, without a mask: one table entry, one tile each |
 #
-# Triton's *interpreter* runs kernels on the CPU. It decodes position 36 with the table [5, 2, 9]; we listen.
-# **Predict:** which blocks, in which order?
+# `attend` is a softmax that runs along the blocks; you will write it in exercise 3.3. Triton's *interpreter* runs kernels on
+# the CPU: it decodes position 36 with the table [5, 2, 9], and we listen. **Predict:** which blocks, in which order?
 
 # %%
 from lmcourse.teach import interpret_decode

@@ -15,8 +15,9 @@ LINE = {
 
 
 def test_recorded_decode_holds_the_peers() -> None:
-    table = recorded_decode("internlm2-1_8b", settings=("fp16", "fp16, KV int8"))
+    table = recorded_decode("internlm2-1_8b", settings=("fp16", "fp16, KV int8"), programs=("TurboMind",))
     peer = next(r for r in read_peers()["rows"] if r["setting"] == "fp16, KV int8" and r["model"] == "internlm2-1_8b")
+    assert all(name.startswith(("TurboMind", "lmcourse")) for name, *_ in table.rows)
     row = next(row for row in table.rows if row[0] == f"{peer['name']}, fp16, KV int8")
     assert row[1][64] == peer["values"]["decode 64"]
     assert "NVIDIA H200, 20" in repr(table)
