@@ -3,6 +3,7 @@
     python benchmarks/ledger_run.py                               everything, about 4 minutes on an H200
     python benchmarks/ledger_run.py fp16 7B                       some rows
     OUT=/somewhere SECONDS_LEFT=200 python benchmarks/ledger_run.py    lines go to /somewhere/ledger.jsonl
+    python benchmarks/ledger_run.py --warm ROW                    only compiles, into Triton's cache: side by side first
     python benchmarks/ledger_run.py --rehearse                    the same on a CPU with a tiny model
 
 Lines are added to $OUT/ledger.jsonl as they come; append them to benchmarks/ledger.jsonl with a note on what bounds
@@ -86,7 +87,7 @@ def run(row: Row) -> None:
                 if time.perf_counter() - STARTED < LIMIT_SECONDS:
                     speeds.append(measure())
                     say(speeds[-1])
-            if speeds:
+            if speeds and "--warm" not in sys.argv:
                 append_to_ledger(LEDGER, {**stand.head(name), "speeds": [speed.to_json() for speed in speeds]})
 
 
@@ -109,6 +110,12 @@ def start(row: Row) -> None:
     append_to_ledger(LEDGER, head | line)
 
 
+def warming(row: Row) -> Row:
+    """Every batch and prompt once, briefly, in a cache that leaves room for others."""
+    settings = row.settings | {"cache_max_entry_count": 600}
+    return replace(row, settings=settings, num_requests=0, repeats=1, output_len=4)
+
+
 def rehearsed(row: Row) -> Row:
     model = "dummy:tiny:awq" if row.model.endswith(":awq") else "dummy:tiny"
     settings = row.settings | {"cache_max_entry_count": 200}
@@ -117,11 +124,19 @@ def rehearsed(row: Row) -> Row:
 
 
 def main() -> int:
-    names = [name for name in sys.argv[1:] if not name.startswith("-")] or [*ROWS, "start"]
+    names = [name for name in sys.argv[1:] if not name.startswith("-")] or [
+        "fp16",
+        "7B",
+        "awq",
+        "kv8",
+        "start",
+        "7B-awq",
+        "eager",
+    ]
     failed = 0
     for name in names:
         row = ROWS["fp16" if name == "start" else name]
-        row = rehearsed(row) if "--rehearse" in sys.argv else row
+        row = rehearsed(row) if "--rehearse" in sys.argv else warming(row) if "--warm" in sys.argv else row
         if time.perf_counter() - STARTED > LIMIT_SECONDS:
             say(f"no time left for {name}")
             continue
