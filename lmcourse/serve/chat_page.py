@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from lmcourse.errors import LmcourseError
-from lmcourse.serve.web import Answers, Settings, Turn
+from lmcourse.serve.web import Answers, Settings, Turn, plain_text
 
 __all__ = ["make_page", "page_theme"]
 
@@ -27,7 +27,7 @@ _FORMULAS: list[dict[str, str | bool]] = [
     {"left": "\\(", "right": "\\)", "display": False},
     {"left": "\\[", "right": "\\]", "display": True},
 ]
-_Update = tuple[list[Turn], str, Any]  # conversation, line below it, the stop button
+_Update = tuple[Any, Any, Any, Any]  # conversation, line below it, the stop button, a message that got no answer
 
 
 def page_theme() -> dict[str, Any]:
@@ -55,10 +55,20 @@ def make_page(answers: Answers, *, title: str, longest_answer: int) -> gr.Blocks
             clear = gr.Button("New conversation", min_width=90)
         sliders = _make_sliders(longest_answer)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        answering = {"fn": _answering(answers), "inputs": [chat, *sliders], "outputs": [chat, status, stop], **quiet}
+        unanswered = gr.State("")
+        shown = [chat, status, stop, unanswered]
+        answering = {"fn": _answering(answers), "inputs": [chat, *sliders], "outputs": shown, **quiet}
+        give_back = {"fn": _give_back, "inputs": [unanswered], "outputs": [message], "queue": False, **quiet}
+        taking = {
+            "fn": _taking(answers),
+            "inputs": [message, chat],
+            "outputs": [message, chat],
+            "queue": False,
+            **quiet,
+        }
         for trigger in (message.submit, send.click):
-            trigger(_take_message, [message, chat], [message, chat], queue=False, **quiet).success(**answering)
-        again.click(_drop_answer, [chat], [chat], queue=False, **quiet).success(**answering)
+            trigger(**taking).then(**answering).then(**give_back)
+        again.click(_drop_answer, [chat], [chat], queue=False, **quiet).then(**answering).then(**give_back)
         stop.click(_stopping(answers), None, None, queue=False, **quiet)
         started_over = clear.click(_stopping(answers), None, None, queue=False, **quiet)
         started_over.then(lambda: ([], ""), None, [chat, status], queue=False, **quiet)
@@ -79,19 +89,27 @@ def _make_sliders(longest_answer: int) -> list[gr.Slider]:
         ]
 
 
-def _take_message(message: str, turns: list[Turn]) -> tuple[str, list[Turn]]:
-    if not message.strip():
-        raise gr.Error("The message is empty.", duration=3, print_exception=False)
-    return "", [*turns, {"role": "user", "content": message}]
+def _taking(answers: Answers) -> Callable[..., tuple[Any, Any]]:
+    def take(message: str, turns: list[Turn], request: gr.Request) -> tuple[Any, Any]:
+        if answers.is_running(str(request.session_hash)):
+            gr.Info("An answer is still coming. Stop ends it.", duration=3)
+            return gr.skip(), gr.skip()
+        if not message.strip():
+            return "", gr.skip()
+        return "", [*turns, {"role": "user", "content": message}]
+
+    return take
 
 
 def _drop_answer(turns: list[Turn]) -> list[Turn]:
     """The conversation up to the last thing that the user said."""
     while turns and turns[-1]["role"] != "user":
         turns = turns[:-1]
-    if not turns:
-        raise gr.Error("There is nothing to answer yet.", duration=3, print_exception=False)
     return turns
+
+
+def _give_back(unanswered: str) -> Any:
+    return unanswered or gr.skip()
 
 
 def _answering(answers: Answers) -> Callable[..., Iterator[_Update]]:
@@ -100,15 +118,19 @@ def _answering(answers: Answers) -> Callable[..., Iterator[_Update]]:
     ) -> Iterator[_Update]:
         settings = Settings(temperature, top_p, int(longest))
         running, idle = gr.Button(interactive=True), gr.Button(interactive=False)
-        text = status = ""
+        session, text, status = str(request.session_hash), "", ""
+        if answers.is_running(session) or not turns or turns[-1]["role"] != "user":
+            yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return
         try:
-            yield turns, "…", running
-            for text, status in answers.answer(turns, settings, str(request.session_hash)):
-                yield [*turns, {"role": "assistant", "content": text}], status, running
+            yield turns, "…", running, ""
+            for text, status in answers.answer(turns, settings, session):
+                yield [*turns, {"role": "assistant", "content": text}], status, running, ""
         except LmcourseError as error:
-            yield turns, "", idle
-            raise gr.Error(str(error).replace("\n", "<br>"), duration=None, print_exception=False) from error
-        yield [*turns, {"role": "assistant", "content": text}], status, idle
+            gr.Warning(str(error).replace("\n", "<br>"), duration=None, title="No answer")
+            yield turns[:-1], "not answered; the message is back in the box", idle, plain_text(turns[-1]["content"])
+            return
+        yield [*turns, {"role": "assistant", "content": text}], status, idle, ""
 
     return answer
 

@@ -22,7 +22,7 @@ from lmcourse.errors import MachineError
 from lmcourse.serve.proxy import ForwardedPrefix
 from lmcourse.text.session import PieceStream
 
-__all__ = ["Answers", "Settings", "Talker", "Turn", "create_web_app"]
+__all__ = ["Answers", "Settings", "Talker", "Turn", "create_web_app", "plain_text"]
 
 Turn = dict[str, Any]  # {"role", "content"}; gradio's content is a text, or a list of parts
 
@@ -87,6 +87,10 @@ class Answers:
             if self._running.get(session) is run:
                 del self._running[session]
 
+    def is_running(self, session: str) -> bool:
+        """Whether a session waits for an answer."""
+        return session in self._running
+
     def stop(self, session: str) -> None:
         """End a session's answer, if there is one; what has come of it stays."""
         if (run := self._running.get(session)) is not None:
@@ -136,10 +140,11 @@ class _Run:
 
 def _plain_messages(turns: list[Turn]) -> list[dict[str, str]]:
     """Role and text of each turn; gradio adds more, and splits a text into parts."""
-    return [{"role": turn["role"], "content": _plain_text(turn["content"])} for turn in turns]
+    return [{"role": turn["role"], "content": plain_text(turn["content"])} for turn in turns]
 
 
-def _plain_text(content: Any) -> str:
+def plain_text(content: Any) -> str:
+    """The text of a turn, in either of gradio's forms."""
     if isinstance(content, str):
         return content
     return "".join(part if isinstance(part, str) else part.get("text", "") for part in content)

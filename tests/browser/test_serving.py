@@ -70,9 +70,9 @@ def _hosts(asked: list[str]) -> set[str]:
 
 @pytest.fixture
 def screenshot(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """images/chat_page.png is made by: pytest tests/browser/test_serving.py --screenshot-to images/chat_page.png"""
-    chosen: Path | None = request.config.getoption("screenshot_to")
-    return chosen or tmp_path / "chat_page.png"
+    """images/chat_page.png is made by: pytest tests/browser/test_serving.py --screenshots-to images"""
+    chosen: Path | None = request.config.getoption("screenshots_to")
+    return (chosen or tmp_path) / "chat_page.png"
 
 
 # notes every length that the newest answer has had in the page
