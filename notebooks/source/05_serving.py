@@ -213,15 +213,18 @@ with server.client() as client:
 # lmcourse serve gradio http://localhost:23333 --server-name 0.0.0.0 --server-port 6006
 # ```
 #
-# The page is a **client** as well, and a server for browsers at the same time. Given a model instead of an address, it loads
-# the model itself: client and engine in one process. Run the cell, open the link, ask, press *Stop* in the middle of a long
-# answer, move the temperature, press *Regenerate*.
+# The page is a **client** too, and a server for browsers. Given a model instead of an address, it loads the model itself:
+# client and engine in one process.
+#
+# Run the cell and open both links. The API server's own page lists every endpoint and lets you try it. On the chat page
+# press *Stop* in a long answer, move the temperature, press *Regenerate*.
 
 # %% tags=["measured"]
+from IPython.display import display
 from lmcourse.serve.background import chat_in_background
 
 page = chat_in_background(server.url)
-page
+display(server, page)
 
 # %% tags=["check"]
 print(page)
