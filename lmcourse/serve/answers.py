@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from lmcourse.config import FinishReason
 from lmcourse.engine import StepOutput, TokenStream
@@ -39,7 +40,7 @@ class Total:
 
 
 class Answers:
-    """Reading it to the end, leaving it or failing: however it ends, no request of it goes on."""
+    """To be read to the end or closed: a request that nobody reads would go on."""
 
     def __init__(self, streams: Sequence[TokenStream], on_piece: Callable[[int, StepOutput], None]) -> None:
         """`on_piece` is told of every piece as it comes (a clock)."""
@@ -49,9 +50,17 @@ class Answers:
         return len(self._streams)
 
     def close(self) -> None:
-        """End what is still running."""
+        """End what is still running. Closing twice is fine."""
         for stream in self._streams:
             stream.close()
+
+    def __enter__(self) -> Answers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
         """What is new in any of the answers, in the order in which it comes."""

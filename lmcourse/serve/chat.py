@@ -60,7 +60,10 @@ async def _answer(service: Service, body: ChatRequest) -> Response:
         gen = dataclasses.replace(gen, skip_special_tokens=False, bad_words=bans)
     answers = await service.start([prompt_ids], gen, body.n or 1, make_mask)
     talk = _Talk(service, body, len(prompt_ids), form)
-    return EventStream(talk.events(answers)) if body.stream else json_answer(await talk.whole(answers))
+    if body.stream:
+        return EventStream(talk.events(answers), answers.close)
+    with answers:
+        return json_answer(await talk.whole(answers))
 
 
 class _Talk:

@@ -49,7 +49,10 @@ async def _answer(service: Service, body: CompletionRequest) -> Response:
     gen = body.generation_config(body.max_completion_tokens or body.max_tokens or _USUAL_LENGTH, body.logprobs)
     answers = await service.start(prompts, gen, body.n or 1)
     text = _Text(service, body, prompts)
-    return EventStream(text.events(answers)) if body.stream else json_answer(await text.whole(answers))
+    if body.stream:
+        return EventStream(text.events(answers), answers.close)
+    with answers:
+        return json_answer(await text.whole(answers))
 
 
 class _Text:

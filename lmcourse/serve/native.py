@@ -103,9 +103,9 @@ async def _turn(service: Service, sessions: _Sessions, body: InteractiveRequest)
     turn = _Turn(sessions, session, body)
     answers = await turn.start(service)
     if body.stream:
-        return EventStream(turn.events(answers))
-    async with aclosing(turn.events(answers)) as events:
-        pieces = [event async for event in events]
+        return EventStream(turn.events(answers), answers.close)
+    with answers:
+        pieces = [event async for event in turn.events(answers)]
     return json_answer({**pieces[-1], "text": "".join(piece["text"] for piece in pieces)})
 
 

@@ -127,6 +127,8 @@ def _count_characters(prompt: Any) -> int:
         case str():
             return len(prompt)
         case list():
-            return sum(len(text) for message in prompt if isinstance(text := message.get("content"), str))
+            return sum(map(_count_characters, prompt))
+        case {"content": text} | {"text": text}:  # a message, a part of one
+            return _count_characters(text)
         case _:
             return 0

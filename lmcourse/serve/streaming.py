@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -41,17 +41,23 @@ def json_answer(content: Any) -> Response:
 
 
 class EventStream(Response):
-    """Sends objects as events until they end, fail, or nobody listens any more."""
+    """Sends objects as events until they end, fail, or nobody listens any more; `on_end` is called in any case.
+
+    Whoever asked may leave before the first event: then the events are never even begun, and cannot clean up.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[Any, None]) -> None:
+    def __init__(self, events: AsyncGenerator[Any, None], on_end: Callable[[], None]) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
-        self._events = events
+        self._events, self._on_end = events, on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _first_done(self._send(send), _until_disconnect(receive))
+        try:
+            await _first_done(self._send(send), _until_disconnect(receive))
+        finally:
+            self._on_end()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -37,15 +37,15 @@ def is_idle(pipe):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(pipe):
+def nothing_is_left(server, pipe):
     """Conservation: after every test the engine is idle and consistent."""
     yield
-    until(lambda: is_idle(pipe))
+    until(lambda: is_idle(pipe) and server.service.engine.num_open == 0)
     with pipe.dispatcher._lock:
         pipe.engine.check()
 
 
-def raw_request(server, content, *, rcvbuf=None):
+def raw_request(server, content, *, rcvbuf=None, path=CHAT):
     """A connection that has sent a request and read nothing."""
     connection = socket.socket()
     if rcvbuf:
@@ -53,7 +53,7 @@ def raw_request(server, content, *, rcvbuf=None):
     connection.settimeout(60)
     connection.connect(("127.0.0.1", server.port))
     data = json.dumps(content).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     connection.sendall(head.encode() + data)
     return connection
 
@@ -82,6 +82,17 @@ def test_client_that_vanishes_from_the_queue_is_not_computed(server, pipe) -> No
     first.close()
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/chat/interactive"])
+def test_clients_that_leave_at_any_moment_leave_nothing(server, pipe, path) -> None:
+    asked = {"prompt": "hi", "ignore_eos": True} if path != CHAT else body(n=3)
+    asked |= {} if "interactive" in path else {"model": "tiny-chat"}
+    for number in range(24):
+        connection = raw_request(server, {**asked, "stream": number % 3 > 0}, path=path)
+        time.sleep(0.004 * (number % 8))
+        connection.close()
+    until(lambda: server.service.engine.num_open == 0)
+
+
 def test_half_closed_connection_counts_as_closed(server, pipe) -> None:
     connection = raw_request(server, body(stream=True))
     until(lambda: pipe.stats().num_running == 1)
@@ -101,7 +112,7 @@ def test_openai_client_that_leaves_a_stream_aborts_it(client, pipe) -> None:
 
 
 def test_slow_reader_stalls_nobody_and_gets_everything(server, http, pipe) -> None:
-    asked = body(stream=True, logprobs=True, top_logprobs=20, n=2, max_tokens=300)
+    asked = body(stream=True, logprobs=True, top_logprobs=20, n=2, max_tokens=150)
     slow = raw_request(server, asked, rcvbuf=4096)
     until(lambda: pipe.stats().num_running == 2)
     expected = pipe("What is 17 + 25?").text
@@ -116,7 +127,7 @@ def test_slow_reader_stalls_nobody_and_gets_everything(server, http, pipe) -> No
     slow.close()
     assert b"data: [DONE]" in received
     assert received.count(b'"finish_reason":"length"') == 2
-    assert received.count(b'"top_logprobs"') == 2 * 300
+    assert received.count(b'"top_logprobs"') == 2 * 150
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_too_large_bodies_are_413(http) -> None:
 
 
 def test_max_tokens_beyond_the_session_is_cut(http) -> None:
-    answer = http.post(CHAT, json=body(max_tokens=10**9, ignore_eos=True)).json()
+    answer = http.post(CHAT, json=body(messages="word " * 700, max_tokens=10**9, ignore_eos=True)).json()
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["total_tokens"] == 1024
 
