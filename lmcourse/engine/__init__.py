@@ -8,7 +8,7 @@ Scheduler, Plan, Chunk  scheduler.py   which tokens the next step computes
 Batch, make_batch       batch.py       the plan as tensors
 KVCache                 kv_cache.py    the memory behind the blocks
 ModelRunner             runner.py      plan in, tokens on their way out
-DecodeSteps, DecodeRows decode_*.py    steps of decodes alone, on rows that stay on the device
+RecordedSteps           recorded_steps.py  steps as graphs: decode_steps.py, decode_rows.py and prompt_steps.py
 Graphs                  graphs.py      what was launched twice is recorded and replayed
 Launch, Fetch           launch.py      a step under way, and its tokens' way to the host
 SamplingRule            sampling.py    how a request samples

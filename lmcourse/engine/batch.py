@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ from torch import Tensor
 from lmcourse.engine.scheduler import Chunk, Plan
 from lmcourse.kernels import RaggedBatch
 
-__all__ = ["Batch", "Feed", "block_tables", "make_batch", "send"]
+__all__ = ["Batch", "Feed", "Layout", "block_tables", "lay_out", "make_batch", "send"]
 
+T = TypeVar("T")
 _ALIGNMENT = 16  # bytes: what a kernel's widest load needs
 
 
@@ -50,43 +51,59 @@ class Batch:
     feed: Feed
 
 
-def make_batch(
-    plan: Plan, *, tokens_per_block: int, device: torch.device, sampled_rows: Mapping[int, int] | None = None
-) -> Batch:
-    """The requests of the plan own the blocks of all tokens in it (`Scheduler.apply` came before).
+class Layout(NamedTuple, Generic[T]):
+    """A run of chunks, end to end, as arrays or as whatever goes with them; the names are RaggedBatch's and Batch's."""
 
-    sampled_rows: by request id, where the device keeps the token that is still pending.
-    """
-    chunks = sorted(plan.chunks, key=lambda chunk: chunk.num_tokens > 1)
+    token_ids: T
+    positions: T
+    slots: T
+    rotary_lens: T
+    rows: T
+    starts: T  # int32, like the tables; the others are int64
+    tables: T
+
+
+def lay_out(chunks: Sequence[Chunk], tokens_per_block: int) -> Layout[NDArray[Any]]:
+    """In the order of the chunks; their requests own the blocks of all tokens (`Scheduler.apply` came before)."""
     lengths = np.array([chunk.num_tokens for chunk in chunks])
-    query_starts = np.concatenate([[0], lengths.cumsum()])
-    shift = np.array([chunk.start for chunk in chunks]) - query_starts[:-1]
-    positions = np.arange(query_starts[-1]) + np.repeat(shift, lengths)
+    starts = np.concatenate([[0], lengths.cumsum()])
+    shift = np.array([chunk.start for chunk in chunks]) - starts[:-1]
+    positions = np.arange(starts[-1]) + np.repeat(shift, lengths)
     tables = block_tables(chunks)
     owners = np.repeat(np.arange(len(chunks)), lengths)
     block_starts = tables[owners, positions // tokens_per_block].astype(np.int64) * tokens_per_block
     prompt_lens = np.array([chunk.request.prompt_len for chunk in chunks])
-    samples = np.array([chunk.samples for chunk in chunks])
+    # by token, not by request: a preempted request must turn its old tokens as it did the first time
+    rotary_lens = np.maximum(np.repeat(prompt_lens, lengths), positions + 1)
+    rows = starts[1:][np.array([chunk.samples for chunk in chunks])] - 1
+    slots = block_starts + positions % tokens_per_block
+    return Layout(_known_ids(chunks), positions, slots, rotary_lens, rows, starts.astype(np.int32), tables)
+
+
+def make_batch(
+    plan: Plan, *, tokens_per_block: int, device: torch.device, sampled_rows: Mapping[int, int] | None = None
+) -> Batch:
+    """sampled_rows: by request id, where the device keeps the token that is still pending."""
+    chunks = sorted(plan.chunks, key=lambda chunk: chunk.num_tokens > 1)
+    layout = lay_out(chunks, tokens_per_block)
     pending = [row for row, chunk in enumerate(chunks) if chunk.stop > len(chunk.request.token_ids)]
-    token_ids, places, slots, rotary_lens, rows, at, sources, sent_tables, starts = send(
-        [
-            _known_ids(chunks),
-            positions,
-            block_starts + positions % tokens_per_block,
-            # by token, not by request: a preempted request must turn its old tokens as it did the first time
-            np.maximum(np.repeat(prompt_lens, lengths), positions + 1),
-            query_starts[1:][samples] - 1,
-            query_starts[1:][pending] - 1,
-            np.array([(sampled_rows or {})[chunks[row].request.request_id] for row in pending], dtype=np.int64),
-            tables,
-            query_starts.astype(np.int32),
-        ],
-        device,
+    sources = [(sampled_rows or {})[chunks[row].request.request_id] for row in pending]
+    at = layout.starts[1:][pending].astype(np.int64) - 1
+    *sent, sent_at, sent_sources = send([*layout, at, np.array(sources, dtype=np.int64)], device)
+    token_ids, positions, slots, rotary_lens, rows, starts, tables = sent
+    ragged = RaggedBatch(
+        positions,
+        slots,
+        tables,
+        query_starts=tuple(layout.starts.tolist()),
+        context_lens=tuple(chunk.stop for chunk in chunks),
+        rotary_lens=rotary_lens,
+        num_decodes=sum(chunk.num_tokens == 1 for chunk in chunks),
+        starts=starts,
     )
-    num_decodes = int((lengths == 1).sum())
-    counts = tuple(query_starts.tolist()), tuple(chunk.stop for chunk in chunks)
-    layout = RaggedBatch(places, slots, sent_tables, *counts, rotary_lens, num_decodes, starts)
-    return Batch(token_ids, layout, rows, tuple(chunk for chunk in chunks if chunk.samples), Feed(at, sources))
+    return Batch(
+        token_ids, ragged, rows, tuple(chunk for chunk in chunks if chunk.samples), Feed(sent_at, sent_sources)
+    )
 
 
 def _known_ids(chunks: Sequence[Chunk]) -> NDArray[np.int64]:

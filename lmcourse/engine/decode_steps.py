@@ -16,7 +16,7 @@ Lesson: 3 (one graph instead of 150 launches)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -25,9 +25,7 @@ from lmcourse.engine.decode_rows import DecodeRows
 from lmcourse.engine.graphs import Recorder
 from lmcourse.engine.intake import Entry
 from lmcourse.engine.kv_cache import KVCache
-from lmcourse.engine.launch import Fetch, Launch
-from lmcourse.engine.sampler import Choice, choose
-from lmcourse.engine.scheduler import Plan
+from lmcourse.engine.scheduler import Chunk
 from lmcourse.kernels import RaggedBatch
 from lmcourse.kernels.advance import Field, advance
 from lmcourse.kernels.decode_attention import plan_splits
@@ -41,7 +39,7 @@ _FEWEST_COLUMNS, _GROWTH = 4, 4
 
 @dataclass(frozen=True)
 class DecodeSteps:
-    """How plans of decodes alone are run; `sampled` is the runner's."""
+    """How the decodes of a step are run; the first rows of `sampled`, which is the runner's, are theirs."""
 
     decoder: Decoder
     kv: KVCache
@@ -50,29 +48,14 @@ class DecodeSteps:
     recorder: Recorder
     tokens_per_block: int
 
-    @staticmethod
-    def takes(plan: Plan) -> bool:
-        """Whether each request of the plan computes one token and samples the next."""
-        return all(chunk.samples and chunk.stop - chunk.start == 1 for chunk in plan.chunks)
-
-    def launch(
-        self, plan: Plan, entries: Mapping[int, Entry], pending: Mapping[int, int], *, mark: Callable[[], None]
-    ) -> Launch:
-        """As ModelRunner.launch."""
-        requests = tuple(chunk.request for chunk in plan.chunks)
-        size = self.rows.load(plan.chunks, entries, pending)
-        mark()
-        rules = [entries[request.request_id].sampling for request in requests]
-        columns = self._choose_columns(size, max(len(request.blocks) for request in requests))
-        greedy = all(rule.is_plain_greedy for rule in rules)
-        hidden = self.recorder.run((size, columns, greedy), lambda: self._step(size, columns, greedy=greedy))
-        if greedy:
-            choice = Choice(self.sampled[: len(requests)])
-        else:
-            choice = choose(self.decoder.logits(hidden[: len(requests)]), requests, rules)
-            self.sampled[: len(requests)] = choice.token_ids
-        mark()
-        return Launch(requests, self.rows.row_of, choice, Fetch(choice.tensors))
+    def run(
+        self, chunks: Sequence[Chunk], entries: Mapping[int, Entry], pending: Mapping[int, int], *, greedy: bool
+    ) -> Tensor:
+        """Chunks of one token that sample: hidden states [chunks, hidden]; greedy: their tokens are in `sampled`."""
+        size = self.rows.load(chunks, entries, pending)
+        columns = self._choose_columns(size, max(len(chunk.request.blocks) for chunk in chunks))
+        hidden = self.recorder.run(("decodes", size, columns, greedy), lambda: self._step(size, columns, greedy=greedy))
+        return hidden[: len(chunks)]
 
     def _choose_columns(self, size: int, needed: int) -> int:
         """The widest table that attention would cut like the one that is needed."""

@@ -3,8 +3,8 @@
 The idea: this is the one place where a step touches the device, and nothing here waits for it. The sampled tokens stay
 on the device, where the next step is fed from them, and a copy starts for the host to pick up when it wants to.
 
-    prompts, or prompts and decodes    make_batch → decoder → choose       as many launches as there are kernels
-    decodes alone                      decode_steps.py                     one graph, where there are graphs
+    any step                       make_batch → decoder → choose     as many launches as there are kernels
+    decodes and short prompts      recorded_steps.py                 one graph or two, where there are graphs
 
 Contract: steps run in the order of their launch. Between steps the runner keeps the KV cache and the last samples; a
 step that was interrupted can be launched again.
@@ -22,12 +22,11 @@ import torch
 from torch import Tensor
 
 from lmcourse.engine.batch import Batch, make_batch
-from lmcourse.engine.decode_rows import DecodeRows, ladder
-from lmcourse.engine.decode_steps import DecodeSteps
 from lmcourse.engine.graphs import Recorder
 from lmcourse.engine.intake import Entry
 from lmcourse.engine.kv_cache import KVCache
 from lmcourse.engine.launch import Fetch, Launch
+from lmcourse.engine.recorded_steps import RecordedSteps
 from lmcourse.engine.sampler import choose
 from lmcourse.engine.scheduler import Plan
 
@@ -45,13 +44,14 @@ class ModelRunner:
     ) -> None:
         """most_rows: requests that one step may sample for. With a recorder the cache has a block to spare."""
         self.decoder, self.kv = decoder, kv
-        most = ladder(most_rows)[-1]
-        self._sampled = torch.zeros(most, dtype=torch.int64, device=decoder.device)
-        self._decodes: DecodeSteps | None = None
+        self._recorded: RecordedSteps | None = None
         if recorder is not None:
-            columns = -(-session_len // kv.tokens_per_block)
-            rows = DecodeRows(most, columns, spare_block=kv.num_blocks - 1, device=decoder.device)
-            self._decodes = DecodeSteps(decoder, kv, self._sampled, rows, recorder, kv.tokens_per_block)
+            self._recorded = RecordedSteps(decoder, kv, recorder, most_rows=most_rows, session_len=session_len)
+        self._sampled = (
+            torch.zeros(most_rows, dtype=torch.int64, device=decoder.device)
+            if self._recorded is None
+            else self._recorded.sampled
+        )
 
     @torch.inference_mode()
     def launch(
@@ -61,8 +61,8 @@ class ModelRunner:
 
         `mark` is called twice: when the input is on its way to the device, and when the model's work is.
         """
-        if self._decodes is not None and self._decodes.takes(plan):
-            return self._decodes.launch(plan, entries, pending, mark=mark)
+        if self._recorded is not None and (parts := self._recorded.split(plan)) is not None:
+            return self._recorded.launch(parts, entries, pending, mark=mark)
         self.forget()
         tokens_per_block, device = self.kv.tokens_per_block, self.decoder.device
         batch = make_batch(plan, tokens_per_block=tokens_per_block, device=device, sampled_rows=pending)
@@ -77,8 +77,8 @@ class ModelRunner:
 
     def forget(self) -> None:
         """Requests were moved without a step: rows that the device keeps of them are void."""
-        if self._decodes is not None:
-            self._decodes.rows.forget()
+        if self._recorded is not None:
+            self._recorded.forget()
 
     def run(self, batch: Batch) -> Tensor:
         """Compute the batch, write its keys and values; float32 logits [len(batch.sampling), vocab]."""

@@ -54,22 +54,26 @@ class MirrorDecoder(nn.Module):
         tokens_per_block, num_blocks = kv[0].keys.shape[2], kv[0].keys.shape[0]
         written = [slot for slot in batch.slots.tolist() if slot < (num_blocks - self.num_spare) * tokens_per_block]
         assert len(set(written)) == len(written), "two tokens share a slot"
-        lengths = np.diff(batch.query_starts)
+        starts = batch.device_starts.tolist()
+        lengths = np.diff(starts)
         assert (lengths[: batch.num_decodes] == 1).all()
-        assert (lengths[batch.num_decodes :] > 1).all()
+        if tuple(starts) == batch.query_starts:
+            assert (lengths[batch.num_decodes :] > 1).all()
+        else:
+            assert self.num_spare, "only what is recorded may be padded"
         blocks, offsets = batch.slots // tokens_per_block, batch.slots % tokens_per_block
         for number, layer in enumerate(kv):
             layer.keys[blocks, 0, offsets] = torch.stack([token_ids + number, batch.positions], 1).float()
             lens = batch.rotary_lens.clamp(min=rotary_floor(self.spec))
             layer.values[blocks, 0, offsets] = torch.stack([lens, lens], 1).float()
         hidden = torch.full((len(token_ids), 1), torch.nan, dtype=torch.float64)
-        for row in range(batch.num_requests):
-            hidden[batch.query_starts[row + 1] - 1, 0] = self._read_back(row, batch, kv)
+        for row in lengths.nonzero()[0].tolist():
+            hidden[starts[row + 1] - 1, 0] = self._read_back(row, starts[row + 1] - 1, batch, kv)
         return hidden
 
     @staticmethod
-    def _read_back(row: int, batch: RaggedBatch, kv: Sequence[LayerKV]) -> int:
-        context = int(batch.positions[batch.query_starts[row + 1] - 1]) + 1
+    def _read_back(row: int, last: int, batch: RaggedBatch, kv: Sequence[LayerKV]) -> int:
+        context = int(batch.positions[last]) + 1
         assert context <= batch.context_lens[row]
         table = batch.block_tables[row, : -(-context // kv[0].keys.shape[2])]
         rows = []

@@ -87,7 +87,6 @@ def joined(outputs: list[StepOutput]) -> tuple:
 def test_any_workload_says_the_same_with_and_without_overlap(workload, blocks, budget, max_running, modes) -> None:
     workload = sorted(workload, key=lambda job: job[0])
     config = {"cache_max_entry_count": blocks, "max_prefill_token_num": budget, "max_batch_size": max_running}
-    print(workload, config, modes)
     plain, _ = run_workload(workload, config, overlap=False)
     overlapped, _ = run_workload(workload, config, overlap=True, **modes)
     for request_id in {*plain, *overlapped}:
