@@ -69,7 +69,7 @@ def normalise_row(b_row, b_weight, eps, WIDTH: tl.constexpr):
     return b_row * tl.math.rsqrt(tl.sum(b_row * b_row, axis=0) / WIDTH + eps) * b_weight
 
 
-@jit
+@jit(varying=("num_tokens",))
 def _add_norm_kernel(
     residual_ptr,
     parts_ptr,

@@ -74,7 +74,7 @@ def advance_reference(rows: Tensor, sampled: Tensor, tokens_per_block: int) -> I
     return Inputs(token_ids, positions, slots, torch.maximum(rows[:, Field.PROMPT_LEN].long(), positions + 1))
 
 
-@jit
+@jit(varying=("num_rows", "stride"))
 def _advance_kernel(
     rows_ptr,
     sampled_ptr,

@@ -54,7 +54,7 @@ def _split_blocks(position, i_split, SPLITS: tl.constexpr, TOKENS_PER_BLOCK: tl.
     return i_split * share, tl.minimum(i_split * share + share, num_blocks) - 1
 
 
-@jit
+@jit(varying=("columns",))
 def _decode_kernel(
     q_ptr,
     keys_ptr,

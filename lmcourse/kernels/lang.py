@@ -19,7 +19,7 @@ Lesson: 3 (one step, five launches a layer)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,9 +47,14 @@ __all__ = [
 ]
 
 
-def jit(function: Callable[..., Any]) -> Any:
-    """triton.jit, or the function itself where there is no Triton."""
-    return function if triton is None else triton.jit(function)
+def jit(function: Callable[..., Any] | None = None, *, varying: Sequence[str] = ()) -> Any:
+    """triton.jit, or the function itself where there is no Triton.
+
+    Triton compiles a kernel anew when a number becomes 1, or becomes divisible by 16; not for those named as varying.
+    """
+    if function is None:
+        return functools.partial(jit, varying=varying)
+    return function if triton is None else triton.jit(function, do_not_specialize=list(varying))
 
 
 def has_triton() -> bool:

@@ -112,7 +112,7 @@ def _norm_gate_up_rows_kernel(
             store_row(sum_ptr + token * WIDTH, k, b_sum, WIDTH, TILE_K)
 
 
-@jit
+@jit(varying=("num_tokens",))
 def _gate_up_tiles_kernel(
     x_ptr,
     weight_ptr,

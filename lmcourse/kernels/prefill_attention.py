@@ -41,7 +41,7 @@ __all__ = ["plan_prefill", "prefill_attention"]
 _LOG2_E = 1.4426950408889634
 
 
-@jit
+@jit(varying=("first_request", "columns"))
 def _prefill_kernel(
     q_ptr,
     keys_ptr,

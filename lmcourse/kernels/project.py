@@ -138,7 +138,7 @@ def dot_rows(
     return b_sum
 
 
-@jit
+@jit(varying=("num_tokens",))
 def _project_tiles_kernel(
     x_ptr,
     weight_ptr,

@@ -171,7 +171,7 @@ def _store_quantised(
     )  # fmt: skip
 
 
-@jit
+@jit(varying=("num_tokens",))
 def _rotate_write_kernel(
     parts_ptr,
     cos_ptr,
