@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from lmcourse.bundled import model_path
 from lmcourse.config import GenerationConfig, TurbomindEngineConfig
 from lmcourse.engine import Engine, launch
+from lmcourse.kernels.advance import Field
+from lmcourse.kernels.draw import draw, draw_reference
 from lmcourse.models import Decoder
 from lmcourse.spec import ModelSpec
 
@@ -33,6 +35,7 @@ STARTED, LIMIT_SECONDS = time.perf_counter(), float(os.environ.get("SECONDS_LEFT
 SPEC = ModelSpec("internlm2", 2048, 24, 16, 8, 128, 8192, 92544, 32768)
 SMALL = ModelSpec("internlm2", 256, 2, 4, 2, 64, 512, 5000, 32768)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+FAST = bool(os.environ.get("FAST"))  # the modes that are on by default, four batch sizes
 RESULTS: dict = {}
 LINES: list[str] = []
 WAITED = [0.0]
@@ -60,15 +63,15 @@ def main() -> None:
         }  # fmt: skip
         say(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     sections = {"modes": check_modes, "decode": time_decode, "prefill": time_prefill, "mixed": time_mixed}
-    sections["switches"] = time_switches
+    sections |= {"switches": time_switches, "draw": check_draw}
     engines: list[Engine] = []
     for name in sys.argv[1:] or sections:
         if time.perf_counter() - STARTED > LIMIT_SECONDS:
             say(f"no time left for {name}")
             continue
         try:
-            if name == "modes":
-                check_modes()
+            if name in ("modes", "draw"):
+                sections[name]()
             else:
                 if not engines:
                     engines.append(make_engine())
@@ -129,8 +132,8 @@ def check_modes() -> None:
         for name, gens in (("greedy", greedy), ("seeded", seeded)):
             wanted[name] = answer(engine, prompts, gens)
     sizes = {"roomy": {}, "tight": {"cache_max_entry_count": 20, "session_len": 300, "max_prefill_token_num": 100}}
-    for overlap in (True, False):
-        for graphs in (True, False):
+    for overlap in (True,) if FAST else (True, False):
+        for graphs in (True,) if FAST else (True, False):
             for size, settings in sizes.items():
                 config = TurbomindEngineConfig(dtype="float32", overlap=overlap, cuda_graphs=graphs, **settings)
                 with Engine.from_folder(folder, config, device=str(DEVICE)) as engine:
@@ -165,6 +168,7 @@ def run_batch(engine: Engine, count: int, num_new: int, **rule) -> tuple[float, 
 
 
 def time_decode(engine: Engine, counts: tuple[int, ...] = (1, 2, 4, 8, 16, 64, 128, 256), **rule) -> None:
+    counts = tuple(count for count in counts if count in (1, 8, 64, 256) or not FAST)
     num_new = 257 if DEVICE.type == "cuda" else 9
     for count in counts if DEVICE.type == "cuda" else (1, 3):
         if time.perf_counter() - STARTED > LIMIT_SECONDS:
@@ -214,10 +218,42 @@ def time_switches(engine: Engine) -> None:
     """What sampling costs, and what overlap and graphs are worth."""
     time_decode(engine, (1, 64), temperature=0.8, top_k=40, top_p=0.9)
     time_decode(engine, (64,), temperature=1.0)
+    if FAST:
+        return
     engine.close()
     for modes in ({"overlap": False}, {"cuda_graphs": False}):
         with make_engine(**modes) as other:
             time_decode(other, (1, 64))
+
+
+def check_draw() -> None:
+    """The sampling kernels against the formula, and their time."""
+    for count in (1, 64, 256):
+        logits = 4 * torch.randn(count, 92544, device=DEVICE)
+        rows = torch.zeros(count, Field.TABLE, dtype=torch.int32, device=DEVICE)
+        rows[:, Field.SEED] = torch.arange(count, device=DEVICE)
+        rows[:, Field.POSITION], rows[:, Field.TOP_K] = 50, 40
+        rows[:, Field.TEMPERATURE] = torch.full((count,), 0.8, device=DEVICE).view(torch.int32)
+        rows[:, Field.TOP_P] = torch.full((count,), 0.9, device=DEVICE).view(torch.int32)
+        for top_k, top_p in ((True, True), (False, True), (False, False)):
+            filters = {"top_k": top_k, "top_p": top_p}
+            out, want = (torch.full((count,), -7, device=DEVICE) for _ in "ow")
+            draw(logits, rows, out, **filters)
+            draw_reference(logits, rows, want, **filters)
+            line = f"draw of {count} {filters}: {int((out == want).sum())}/{count} as the reference"
+            if DEVICE.type == "cuda":
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph):
+                    draw(logits, rows, out, **filters)
+                graph.replay()
+                start, stop = (torch.cuda.Event(enable_timing=True) for _ in "ab")
+                start.record()
+                for _ in range(20):
+                    graph.replay()
+                stop.record()
+                stop.synchronize()
+                line += f", {start.elapsed_time(stop) / 20 * 1000:.0f} µs"
+            say(line)
 
 
 if __name__ == "__main__":

@@ -108,8 +108,10 @@ class DecodeRows:
         mirror[Field.PROMPT_LEN] = request.prompt_len
         mirror[Field.SEED : Field.SEED_HIGH + 1] = np.array([rule.seed], dtype=np.uint64).view(np.int32)
         mirror[Field.TOP_K] = min(rule.top_k, 2**31 - 1)
-        for field in (Field.TEMPERATURE, Field.TOP_P, Field.MIN_P):
-            mirror[field] = np.float32(getattr(rule, field.name.lower())).view(np.int32)
+        temperature = rule.temperature and min(max(rule.temperature, 1e-30), 1e30)  # 0 is greedy, and nothing else is
+        numbers = {Field.TEMPERATURE: temperature, Field.TOP_P: rule.top_p, Field.MIN_P: rule.min_p}
+        for field, number in numbers.items():
+            mirror[field] = np.float32(number).view(np.int32)
 
     def _send(self, size: int) -> None:
         """One copy, from memory that torch keeps until the device has fetched it."""

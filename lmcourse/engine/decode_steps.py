@@ -8,8 +8,8 @@ sequence of kernels, which graphs.py records for each batch size of the ladder:
       └──────────────────────────────────────────────────────────────────────────────────────────┘
 
 Attention cuts long contexts into splits, whose number is part of the recording; so is, then, how long a context may be:
-up to 4, 16, 64, … blocks. Requests that want more than the likeliest token get it from the same recording without its
-end, and from sampler.py.
+up to 4, 16, 64, … blocks. And so is its end: argmax, a draw with or without filters, or nothing, where some request
+wants more than a token (logprobs, bans, a penalty) and sampler.py goes on from the hidden states.
 
 Lesson: 3 (one graph instead of 150 launches)
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -25,16 +26,36 @@ from lmcourse.engine.decode_rows import DecodeRows
 from lmcourse.engine.graphs import Recorder
 from lmcourse.engine.intake import Entry
 from lmcourse.engine.kv_cache import KVCache
+from lmcourse.engine.sampling import SamplingRule
 from lmcourse.engine.scheduler import Chunk
 from lmcourse.kernels import RaggedBatch
 from lmcourse.kernels.advance import Field, advance
 from lmcourse.kernels.decode_attention import plan_splits
+from lmcourse.kernels.draw import draw
 from lmcourse.kernels.sampling import argmax
 from lmcourse.models import Decoder
 
-__all__ = ["DecodeSteps"]
+__all__ = ["DecodeSteps", "Ending", "choose_ending"]
 
 _FEWEST_COLUMNS, _GROWTH = 4, 4
+
+
+class Ending(NamedTuple):
+    """What a recorded step does behind the last layer."""
+
+    samples: bool
+    draws: bool = False
+    top_k: bool = False
+    top_p: bool = False
+
+
+def choose_ending(rules: Sequence[SamplingRule]) -> Ending:
+    """The shortest that serves all of these."""
+    if not rules or not all(rule.is_plain for rule in rules):
+        return Ending(samples=False)
+    drawn = [rule for rule in rules if rule.temperature > 0]
+    top_k, top_p = any(rule.top_k for rule in drawn), any(rule.top_p < 1 for rule in drawn)
+    return Ending(samples=True, draws=bool(drawn), top_k=top_k, top_p=top_p)
 
 
 @dataclass(frozen=True)
@@ -49,12 +70,12 @@ class DecodeSteps:
     tokens_per_block: int
 
     def run(
-        self, chunks: Sequence[Chunk], entries: Mapping[int, Entry], pending: Mapping[int, int], *, greedy: bool
+        self, chunks: Sequence[Chunk], entries: Mapping[int, Entry], pending: Mapping[int, int], ending: Ending
     ) -> Tensor:
-        """Chunks of one token that sample: hidden states [chunks, hidden]; greedy: their tokens are in `sampled`."""
+        """Chunks of one token that sample: hidden states [chunks, hidden]; their tokens are in `sampled`, if any."""
         size = self.rows.load(chunks, entries, pending)
         columns = self._choose_columns(size, max(len(chunk.request.blocks) for chunk in chunks))
-        hidden = self.recorder.run(("decodes", size, columns, greedy), lambda: self._step(size, columns, greedy=greedy))
+        hidden = self.recorder.run(("decodes", size, columns, ending), lambda: self._step(size, columns, ending))
         return hidden[: len(chunks)]
 
     def _choose_columns(self, size: int, needed: int) -> int:
@@ -68,20 +89,23 @@ class DecodeSteps:
             columns *= _GROWTH
         return min(columns, most)
 
-    def _step(self, size: int, columns: int, *, greedy: bool) -> Tensor:
+    def _step(self, size: int, columns: int, ending: Ending) -> Tensor:
         """The recorded part; hidden [size, hidden]."""
-        table = slice(Field.TABLE, Field.TABLE + columns)
-        inputs = advance(self.rows.device_rows[:size], self.sampled, self.tokens_per_block)
+        rows = self.rows.device_rows[:size]
+        inputs = advance(rows, self.sampled, self.tokens_per_block)
         layout = RaggedBatch(
             inputs.positions,
             inputs.slots,
-            self.rows.device_rows[:size, table],
+            rows[:, Field.TABLE : Field.TABLE + columns],
             query_starts=tuple(range(size + 1)),
             context_lens=(columns * self.tokens_per_block,) * size,  # at most
             rotary_lens=inputs.rotary_lens,
             num_decodes=size,
         )
         hidden: Tensor = self.decoder(inputs.token_ids, layout, self.kv.layers)
-        if greedy:
+        if ending.draws:
+            logits = self.decoder.logits(hidden)
+            draw(logits, rows, self.sampled[:size], top_k=ending.top_k, top_p=ending.top_p)
+        elif ending.samples:
             argmax(self.decoder.logits(hidden), out=self.sampled[:size])
         return hidden

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lmcourse.engine.decode_rows import DecodeRows
-from lmcourse.engine.decode_steps import DecodeSteps
+from lmcourse.engine.decode_steps import DecodeSteps, Ending, choose_ending
 from lmcourse.engine.graphs import Recorder
 from lmcourse.engine.intake import Entry
 from lmcourse.engine.kv_cache import KVCache
@@ -76,19 +76,21 @@ class RecordedSteps:
         """As ModelRunner.launch."""
         requests = tuple(chunk.request for chunk in parts.sampling)
         rules = [entries[request.request_id].sampling for request in requests]
-        greedy = bool(rules) and all(rule.is_plain_greedy for rule in rules)
+        ending = choose_ending(rules)
+        if ending.draws and len(rules) > len(parts.decodes):
+            ending = Ending(samples=False)  # prompts end with argmax or nothing
         mark()
         hidden: list[Tensor] = []
         if parts.decodes:
-            hidden.append(self._decodes.run(parts.decodes, entries, pending, greedy=greedy))
+            hidden.append(self._decodes.run(parts.decodes, entries, pending, ending))
         else:
             self.forget()
         if parts.prompts:
-            hidden.append(self._prompts.run(parts.prompts, greedy=greedy))
+            hidden.append(self._prompts.run(parts.prompts, greedy=ending.samples))
         mark()
         count, first = len(parts.decodes), self._first_prompt
         of_decodes, of_prompts = self.sampled[:count], self.sampled[first : first + len(requests) - count]
-        if greedy:
+        if ending.samples:
             choice = Choice(_join([of_decodes, of_prompts]))
         else:
             choice = choose(self.decoder.logits(_join(hidden)), requests, rules)

@@ -54,10 +54,9 @@ class SamplingRule:
     mask: TokenMask | None = None
 
     @cached_property
-    def is_plain_greedy(self) -> bool:
-        """Whether the likeliest token is all that is wanted."""
-        edited = self.needs_host or self.banned_ids or self.early_ids
-        return self.temperature == 0 and self.num_logprobs is None and not edited
+    def is_plain(self) -> bool:
+        """Whether a token is all that is wanted, from logits as they are."""
+        return self.num_logprobs is None and not (self.needs_host or self.banned_ids or self.early_ids)
 
     @property
     def needs_host(self) -> bool:

@@ -29,6 +29,7 @@ from torch import Tensor
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
 from lmcourse.kernels.lang import (
     jit,
+    jit_varying,
     launch_options,
     let_next_start,
     load_row,
@@ -69,7 +70,7 @@ def normalise_row(b_row, b_weight, eps, WIDTH: tl.constexpr):
     return b_row * tl.math.rsqrt(tl.sum(b_row * b_row, axis=0) / WIDTH + eps) * b_weight
 
 
-@jit(varying=("num_tokens",))
+@jit_varying("num_tokens")
 def _add_norm_kernel(
     residual_ptr,
     parts_ptr,

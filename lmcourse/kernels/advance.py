@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from lmcourse.kernels.dispatch import Operation, UpTo
-from lmcourse.kernels.lang import jit, next_power, tl
+from lmcourse.kernels.lang import jit_varying, next_power, tl
 
 __all__ = ["KNOWN", "PADDING", "Field", "Inputs", "advance", "advance_reference", "advance_triton"]
 
@@ -74,7 +74,7 @@ def advance_reference(rows: Tensor, sampled: Tensor, tokens_per_block: int) -> I
     return Inputs(token_ids, positions, slots, torch.maximum(rows[:, Field.PROMPT_LEN].long(), positions + 1))
 
 
-@jit(varying=("num_rows", "stride"))
+@jit_varying("num_rows", "stride")
 def _advance_kernel(
     rows_ptr,
     sampled_ptr,

@@ -37,7 +37,7 @@ from lmcourse.kernels.kv_tiles import (
     tile_constants,
     tile_pointers,
 )
-from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, wait_for_inputs
+from lmcourse.kernels.lang import jit, jit_varying, launch_options, let_next_start, next_power, tl, wait_for_inputs
 from lmcourse.kernels.packed_kv import AnyKV
 
 __all__ = ["decode_attention", "plan_decode", "plan_splits"]
@@ -54,7 +54,7 @@ def _split_blocks(position, i_split, SPLITS: tl.constexpr, TOKENS_PER_BLOCK: tl.
     return i_split * share, tl.minimum(i_split * share + share, num_blocks) - 1
 
 
-@jit(varying=("columns",))
+@jit_varying("columns")
 def _decode_kernel(
     q_ptr,
     keys_ptr,

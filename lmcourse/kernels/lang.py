@@ -19,7 +19,7 @@ Lesson: 3 (one step, five launches a layer)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ __all__ = [
     "has_triton",
     "is_interpreting",
     "jit",
+    "jit_varying",
     "launch_options",
     "let_next_start",
     "load_row",
@@ -47,14 +48,17 @@ __all__ = [
 ]
 
 
-def jit(function: Callable[..., Any] | None = None, *, varying: Sequence[str] = ()) -> Any:
-    """triton.jit, or the function itself where there is no Triton.
+def jit(function: Callable[..., Any]) -> Any:
+    """triton.jit, or the function itself where there is no Triton."""
+    return function if triton is None else triton.jit(function)
 
-    Triton compiles a kernel anew when a number becomes 1, or becomes divisible by 16; not for those named as varying.
+
+def jit_varying(*names: str) -> Callable[[Callable[..., Any]], Any]:
+    """`jit` for a kernel whose arguments of these names change from launch to launch.
+
+    Of other numbers, Triton compiles a variant for 1 and one for multiples of 16.
     """
-    if function is None:
-        return functools.partial(jit, varying=varying)
-    return function if triton is None else triton.jit(function, do_not_specialize=list(varying))
+    return jit if triton is None else triton.jit(do_not_specialize=list(names))
 
 
 def has_triton() -> bool:

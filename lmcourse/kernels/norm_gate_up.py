@@ -28,6 +28,7 @@ from lmcourse.kernels.add_norm import add_norm, normalise_row, sum_row
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
 from lmcourse.kernels.lang import (
     jit,
+    jit_varying,
     launch_options,
     let_next_start,
     load_row,
@@ -112,7 +113,7 @@ def _norm_gate_up_rows_kernel(
             store_row(sum_ptr + token * WIDTH, k, b_sum, WIDTH, TILE_K)
 
 
-@jit(varying=("num_tokens",))
+@jit_varying("num_tokens")
 def _gate_up_tiles_kernel(
     x_ptr,
     weight_ptr,

@@ -32,7 +32,7 @@ from lmcourse.kernels.kv_tiles import (
     tile_descriptors,
     tile_pointers,
 )
-from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, triton, wait_for_inputs
+from lmcourse.kernels.lang import jit_varying, launch_options, let_next_start, next_power, tl, triton, wait_for_inputs
 from lmcourse.kernels.packed_kv import AnyKV
 from lmcourse.kernels.ragged import RaggedBatch
 
@@ -41,7 +41,7 @@ __all__ = ["plan_prefill", "prefill_attention"]
 _LOG2_E = 1.4426950408889634
 
 
-@jit(varying=("first_request", "columns"))
+@jit_varying("first_request", "columns")
 def _prefill_kernel(
     q_ptr,
     keys_ptr,

@@ -34,6 +34,7 @@ from torch.nn.functional import linear
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
 from lmcourse.kernels.lang import (
     jit,
+    jit_varying,
     launch_options,
     let_next_start,
     load_row,
@@ -138,7 +139,7 @@ def dot_rows(
     return b_sum
 
 
-@jit(varying=("num_tokens",))
+@jit_varying("num_tokens")
 def _project_tiles_kernel(
     x_ptr,
     weight_ptr,

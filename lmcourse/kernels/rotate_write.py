@@ -29,7 +29,16 @@ from torch import Tensor
 
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
 from lmcourse.kernels.kv_write import write_kv_reference
-from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, triton, wait_for_inputs
+from lmcourse.kernels.lang import (
+    jit,
+    jit_varying,
+    launch_options,
+    let_next_start,
+    next_power,
+    tl,
+    triton,
+    wait_for_inputs,
+)
 from lmcourse.kernels.operands import Rotation
 from lmcourse.kernels.packed_kv import AnyKV, PackedKV, store_cells
 from lmcourse.kernels.rotary import rotate_reference
@@ -171,7 +180,7 @@ def _store_quantised(
     )  # fmt: skip
 
 
-@jit(varying=("num_tokens",))
+@jit_varying("num_tokens")
 def _rotate_write_kernel(
     parts_ptr,
     cos_ptr,

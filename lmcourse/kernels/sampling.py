@@ -21,9 +21,9 @@ from torch import Tensor
 from lmcourse.kernels.dispatch import Operation, UpTo
 from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, triton, wait_for_inputs
 
-__all__ = ["argmax", "argmax_reference", "argmax_triton"]
+__all__ = ["CHUNK", "argmax", "argmax_reference", "argmax_triton", "reduce_chunks"]
 
-_CHUNK = 4096
+CHUNK = 4096  # ids of one program
 
 
 def argmax_reference(logits: Tensor, out: Tensor) -> None:
@@ -73,16 +73,22 @@ def _row_kernel(peaks_ptr, ids_ptr, next_ptr, CHUNKS: tl.constexpr, TILE: tl.con
     tl.store(next_ptr + row, tl.where(finite, best, -1).to(tl.int64))
 
 
-def argmax_triton(logits: Tensor, out: Tensor) -> None:
-    """Two launches."""
+def reduce_chunks(logits: Tensor, out: Tensor) -> Tensor:
+    """argmax into `out`, in two launches; returns the peaks of the chunks, [rows, chunks], +inf where there is NaN."""
     rows, vocab = logits.shape
     logits = logits.contiguous()
-    tile = min(_CHUNK, next_power(vocab))
+    tile = min(CHUNK, next_power(vocab))
     chunks, options = triton.cdiv(vocab, tile), launch_options(logits.device)
     peaks = torch.empty((rows, chunks), dtype=torch.float32, device=logits.device)
     ids = torch.empty((rows, chunks), dtype=torch.int32, device=logits.device)
     _chunk_kernel[(rows, chunks)](logits, peaks, ids, VOCAB=vocab, CHUNKS=chunks, TILE=tile, num_warps=4, **options)
     _row_kernel[(rows,)](peaks, ids, out, CHUNKS=chunks, TILE=next_power(chunks), num_warps=1, **options)
+    return peaks
+
+
+def argmax_triton(logits: Tensor, out: Tensor) -> None:
+    """Two launches."""
+    reduce_chunks(logits, out)
 
 
 _ARGMAX = Operation(reference=argmax_reference, triton=(UpTo(float("inf"), argmax_triton),))

@@ -17,10 +17,13 @@ from torch.nn.functional import linear
 
 from conftest import FORMS, build_paged, poisoned_layer
 from lmcourse.kernels import INT4, INT8, LayerKV, Matrix, Norm, Rotation, Stream, dispatch, norm_qkv, write_kv
+from lmcourse.kernels import draw as draw_module
+from lmcourse.kernels import sampling as sampling_module
 from lmcourse.kernels.add_norm import add_norm_triton
 from lmcourse.kernels.advance import KNOWN, PADDING, Field, advance_reference, advance_triton
 from lmcourse.kernels.angles import angles_reference, angles_triton
 from lmcourse.kernels.attention import ragged_attention_triton
+from lmcourse.kernels.draw import draw_reference, draw_triton
 from lmcourse.kernels.norm_gate_up import norm_gate_up_rows, norm_gate_up_tiles
 from lmcourse.kernels.norm_qkv import norm_qkv_rows
 from lmcourse.kernels.project import TilePlan, project_rows, project_tiles
@@ -194,6 +197,39 @@ def run_argmax(form, logits):
     out = torch.full((len(logits),), -7)
     form(logits, out)
     return out
+
+
+def random_rules(count):
+    """Rows of a decode batch with random sampling fields; every third row is greedy."""
+    rows = torch.zeros(count, Field.TABLE, dtype=torch.int32)
+    rows[:, Field.SEED], rows[:, Field.SEED_HIGH] = torch.randint(-(2**31), 2**31, (2, count))
+    rows[:, Field.POSITION], rows[:, Field.PROMPT_LEN] = torch.randint(9, 99, (count,)), torch.randint(1, 9, (count,))
+    rows[:, Field.TOP_K] = torch.randint(0, 60, (count,))
+    choices = {
+        Field.TEMPERATURE: (0.0, 0.7, 1.5), Field.TOP_P: (1.0, 0.9, 0.3, 1e-9), Field.MIN_P: (0.0, 0.02, 1.0),
+    }  # fmt: skip
+    for field, values in choices.items():
+        picked = torch.tensor(values)[torch.randint(len(values), (count,))]
+        rows[:, field] = picked.view(torch.int32)
+    return rows
+
+
+def case_draw():
+    for vocab, top_k, top_p in ((30, 1, 1), (150, 1, 1), (150, 0, 0)):
+        logits, rows = 3 * torch.randn(6, vocab), random_rules(6)
+        logits[0, 0], logits[1, :-1] = torch.nan, -torch.inf
+        logits[2:4] = logits[2:4].round()  # ties
+        out, allowed = torch.full((6,), -7), []
+        with mock.patch.object(draw_module, "CHUNK", 128), mock.patch.object(sampling_module, "CHUNK", 128):
+            draw_triton(logits, rows, out, top_k=top_k, top_p=top_p)
+        for shift in (0, -1e-6, 1e-6):  # what rounding may decide
+            near_rows, want = rows.clone(), torch.empty_like(out)
+            share = rows[:, Field.TOP_P].view(torch.float32)
+            near_rows[:, Field.TOP_P] = torch.where(share < 1, share + shift * share, share).view(torch.int32)
+            draw_reference(logits, near_rows, want, top_k=top_k, top_p=top_p)
+            allowed.append(want)
+        assert out[0] == -1
+        assert (out == torch.stack(allowed)).any(dim=0).all(), (out, allowed)
 
 
 def case_advance():
