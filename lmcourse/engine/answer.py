@@ -46,12 +46,7 @@ class StepOutput:
 class Answer:
     """The output side of one request; without a text source its text is empty."""
 
-    def __init__(
-        self, request_id: int, rule: StopRule, text_source: TextSource | None, *, streams: bool = True
-    ) -> None:
-        """streams: whether anybody looks at it before its end; if not, its text waits until then, too."""
-        self.streams = streams
-        self._reads_along = text_source is not None and (streams or bool(rule.stop_strings))
+    def __init__(self, request_id: int, rule: StopRule, text_source: TextSource | None) -> None:
         self.request_id = request_id
         self.rule = rule
         self.finish_reason: FinishReason | None = None
@@ -61,14 +56,11 @@ class Answer:
         self._stop_strings = StopStrings(rule.stop_strings)
         self._text = ""  # passed every gate, not taken yet
         self._num_taken = 0
-        self._num_read = 0  # tokens that became text at the end
 
     @property
     def has_news(self) -> bool:
         """Whether `take` would give anything."""
-        if self.finish_reason is not None:
-            return True
-        return self.streams and (len(self.token_ids) > self._num_taken or self._text != "")
+        return len(self.token_ids) > self._num_taken or self._text != "" or self.finish_reason is not None
 
     def push(self, token_id: int, logprobs: dict[int, float] | None = None) -> None:
         """Take in the next sampled token and decide whether it is the last."""
@@ -78,15 +70,10 @@ class Answer:
         self.token_ids.append(token_id)
         if logprobs is not None:
             self._logprobs.append(logprobs)
-        if self._reads_along:
-            self._read(token_id)
-        self.end_if_full()
-
-    def _read(self, token_id: int) -> None:
-        """Turn a token into text."""
         text = self._text_source.push(token_id) if self._text_source else ""
         if text and self._pass_on(text, watch=len(self.token_ids) >= self.rule.min_new_tokens):
             self.finish_reason = "stop"
+        self.end_if_full()
 
     def end_if_full(self) -> None:
         """Finish at max_new_tokens, unless finished; `push` does so itself if nothing interrupts it."""
@@ -104,10 +91,6 @@ class Answer:
 
     def _finish(self, reason: FinishReason) -> None:
         """No token follows: let out what waited for one."""
-        if self._text_source and not self._reads_along:
-            for token_id in self.token_ids[self._num_read :]:
-                self._num_read += 1
-                self._read(token_id)
         rest = self._text_source.flush() if self._text_source else ""
         reached = self._pass_on(rest, watch=True)
         self._text += self._stop_strings.flush()

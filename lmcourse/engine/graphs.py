@@ -9,7 +9,7 @@ same addresses, the same sizes. So the step works on tensors that stay where the
     then           replay                about 10 µs
 
 Contract: the work of a key does the same launches on the same memory whenever it is called, waits for nothing and
-copies nothing from or to the host. What it returns is overwritten by the next call of the same key.
+copies nothing from or to the host. Recordings share their memory: what one returns is good until the next one runs.
 
 Lesson: 3 (one graph instead of 150 launches)
 """
@@ -24,7 +24,7 @@ import torch
 from lmcourse.config import TurbomindEngineConfig
 from lmcourse.kernels.dispatch import runs_triton
 
-__all__ = ["Graphs", "Plain", "Recorder", "choose_recorder"]
+__all__ = ["Graphs", "Recorder", "choose_recorder"]
 
 T = TypeVar("T")
 _SMALLEST_TILE = 16  # tokens of a block that the attention kernels take
@@ -35,14 +35,6 @@ class Recorder(Protocol):
 
     def run(self, key: Hashable, work: Callable[[], T]) -> T:
         """Do the work, or what was recorded of it under this key."""
-
-
-class Plain:
-    """Always does the work itself: for devices without graphs, and for tests."""
-
-    def run(self, key: Hashable, work: Callable[[], T]) -> T:
-        """The work."""
-        return work()
 
 
 class Graphs:

@@ -82,19 +82,20 @@ class RecordedSteps:
         mark()
         hidden: list[Tensor] = []
         if parts.decodes:
-            hidden.append(self._decodes.run(parts.decodes, entries, pending, ending))
+            of_decodes = self._decodes.run(parts.decodes, entries, pending, ending)
+            hidden.append(of_decodes.clone() if parts.prompts else of_decodes)  # recordings share their memory
         else:
             self.forget()
         if parts.prompts:
             hidden.append(self._prompts.run(parts.prompts, greedy=ending.samples))
         mark()
         count, first = len(parts.decodes), self._first_prompt
-        of_decodes, of_prompts = self.sampled[:count], self.sampled[first : first + len(requests) - count]
+        decoded, prompted = self.sampled[:count], self.sampled[first : first + len(requests) - count]
         if ending.samples:
-            choice = Choice(_join([of_decodes, of_prompts]))
+            choice = Choice(_join([decoded, prompted]))
         else:
             choice = choose(self.decoder.logits(_join(hidden)), requests, rules)
-            of_decodes[:], of_prompts[:] = choice.token_ids[:count], choice.token_ids[count:]
+            decoded[:], prompted[:] = choice.token_ids[:count], choice.token_ids[count:]
         rows = self._rows.row_of
         if len(requests) > count:
             rows = {**rows, **{request.request_id: first + i for i, request in enumerate(requests[count:])}}

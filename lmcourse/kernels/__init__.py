@@ -17,6 +17,12 @@ composed, where it is faster that way, of
     swiglu.py             swiglu              the gated activation of the MLP
     rms_norm.py           rms_norm, add_rms_norm   the norm by itself
 
+around the layers of a recorded step:
+
+    advance.py            advance             a batch of decodes moves on by itself: token, position, slot
+    sampling.py           argmax              the likeliest token
+    draw.py               draw                temperature, top-k, top-p, min-p without a sort
+
 and what they share: operands.py (Matrix, PackedMatrix, Norm, Rotation, Stream), packed.py (4-bit weights), ragged.py
 (RaggedBatch, LayerKV), packed_kv.py (PackedKV: int8 and int4), kv_tiles.py (tiles of either cache), dispatch.py (which
 form runs), lang.py (Triton, where there is one).
