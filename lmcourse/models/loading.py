@@ -90,8 +90,8 @@ def open_weights(folder: Path, *, dtype: torch.dtype | None, device: torch.devic
 
 
 def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
-    """The stored tensors of a Hugging Face folder: read from its files, or drawn on the device."""
-    if not (folder / RANDOM_FILE).is_file():
+    """The stored tensors of a Hugging Face folder: read from its files or, where it has none, drawn on the device."""
+    if not (folder / RANDOM_FILE).is_file() or any(folder.glob("*.safetensors")):
         return Checkpoint(folder)
     spec, family = _read_config(folder)
     assert family.layout is not None, "find_family returns rows that run"

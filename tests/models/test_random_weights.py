@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lmcourse.accounting import count_parameters
 from lmcourse.baseline import AutoModelForCausalLM
@@ -15,7 +16,7 @@ from lmcourse.bundled import dummy_path
 from lmcourse.config import TurbomindEngineConfig
 from lmcourse.engine import Engine
 from lmcourse.errors import CheckpointError, MemoryBudgetError
-from lmcourse.models import convert, load_decoder, load_spec, open_checkpoint
+from lmcourse.models import Checkpoint, convert, load_decoder, load_spec, open_checkpoint
 from lmcourse.models.random_weights import _mix
 from lmcourse.quant.packing import unpack_columns
 
@@ -124,6 +125,14 @@ def test_convert_writes_drawn_weights_down(folder, tmp_path):
     for (name, one), other in zip(drawn.state_dict().items(), stored.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
     assert (tmp_path / "converted" / "byte_tokenizer.json").is_file()
+
+
+def test_stored_weights_go_before_drawn_ones(folder):
+    source = open_checkpoint(folder, CPU)
+    save_file({name: source.read(name) + 1 for name in source.tensors}, folder / "model.safetensors")
+    stored = open_checkpoint(folder, CPU)
+    assert isinstance(stored, Checkpoint)
+    assert torch.equal(stored.read("model.norm.weight"), torch.full((64,), 2.0))
 
 
 @pytest.mark.parametrize(
