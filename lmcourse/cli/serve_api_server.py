@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import json
 import os
 import sys
@@ -127,6 +126,7 @@ def _serve(
     pipe: Pipeline, settings: ServerSettings, listener: Any, tls: tuple[Path, Path] | None, log_level: str
 ) -> None:
     from lmcourse.serve.app import make_app
+    from lmcourse.serve.listening import where_to_find
     from lmcourse.serve.running import Server
 
     server = Server(make_app(pipe, settings), listener, tls=tls, log_level=log_level.lower())
@@ -134,7 +134,8 @@ def _serve(
     print(
         f"{pipe.name}: {pipe.engine.spec.family}, template {pipe.template.name}, sessions of {stats.session_len} tokens"
     )
-    started = f"listening on {server.url}, which shows how to ask; Ctrl-C stops"
+    places = where_to_find(listener, "https" if tls else "http")
+    started = f"listening on {', and '.join(places)}, which shows how to ask; Ctrl-C stops"
     asyncio.run(server.listen(on_started=lambda: print(started, flush=True)))
     print("stopped", flush=True)
 
@@ -176,16 +177,11 @@ def _tls_files(args: argparse.Namespace) -> tuple[Path, Path] | None:
 
 def _warn_if_open(args: argparse.Namespace) -> None:
     """An open port without a key answers whoever finds it."""
-    if not args.api_keys and not _is_loopback(args.server_name):
+    from lmcourse.serve.listening import is_open_to_others
+
+    if not args.api_keys and is_open_to_others(args.server_name):
         print(
             f"lmcourse: warning: listening on {args.server_name} without a key: whoever reaches this machine can use "
             "the model\n  next step: add --api-keys KEY, or listen on 127.0.0.1 and forward the port (ssh -L)",
             file=sys.stderr,
         )
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -85,15 +85,18 @@ class _Talk:
                 deltas, reason = splitters[index].push(output)
                 for delta in deltas[:-1]:
                     yield self._chunk(index, delta)
-                if deltas or reason or output.logprobs:
+                if deltas or reason or output.token_ids:
                     last = deltas[-1] if deltas else {}
-                    yield self._chunk(index, last, self._logprobs(output), reason)
+                    yield self._chunk(index, last, self._logprobs(output), reason, output.token_ids)
         options = self._body.stream_options
         if options is not None and options.include_usage:
             yield {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": self._usage()}
 
-    def _chunk(self, index: int, delta: Any, logprobs: Any = None, reason: str | None = None) -> dict[str, Any]:
+    def _chunk(
+        self, index: int, delta: Any, logprobs: Any = None, reason: str | None = None, token_ids: Sequence[int] = ()
+    ) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        choice["token_ids"] = list(token_ids)
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 
     async def whole(self, answers: Answers) -> dict[str, Any]:
@@ -140,6 +143,7 @@ class _Choice:
         self._texts: list[str] = []
         self._call: dict[str, Any] | None = None
         self._logprobs: list[Any] | None = None
+        self._token_ids: list[int] = []
         self._reason: str | None = None
 
     def append(self, part: dict[str, Any]) -> None:
@@ -152,6 +156,7 @@ class _Choice:
                 self._call["function"]["arguments"] += call["function"]["arguments"]
         if part["logprobs"] is not None:
             self._logprobs = (self._logprobs or []) + part["logprobs"]["content"]
+        self._token_ids += part["token_ids"]
         self._reason = part["finish_reason"]
 
     def whole(self) -> dict[str, Any]:
@@ -160,4 +165,5 @@ class _Choice:
         if self._call is not None:
             message |= {"content": message["content"] or None, "tool_calls": [self._call]}
         logprobs = None if self._logprobs is None else {"content": self._logprobs}
-        return {"index": self._index, "message": message, "logprobs": logprobs, "finish_reason": self._reason}
+        choice = {"index": self._index, "message": message, "logprobs": logprobs, "finish_reason": self._reason}
+        return {**choice, "token_ids": self._token_ids}

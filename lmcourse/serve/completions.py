@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -74,7 +74,9 @@ class _Text:
         async with aclosing(answers.pieces()) as pieces:
             async for index, output in pieces:
                 self._num_tokens += len(output.token_ids)
-                yield self._chunk(index, output.text, self._logprobs(index, output), output.finish_reason)
+                yield self._chunk(
+                    index, output.text, self._logprobs(index, output), output.finish_reason, output.token_ids
+                )
         options = self._body.stream_options
         if options is not None and options.include_usage:
             yield {**self._head, "choices": [], "usage": self._usage()}
@@ -83,8 +85,11 @@ class _Text:
         prompt = self._body.prompts[number]
         return prompt if isinstance(prompt, str) else self._tokenizer.decode(prompt)
 
-    def _chunk(self, index: int, text: str, logprobs: Any = None, reason: str | None = None) -> dict[str, Any]:
+    def _chunk(
+        self, index: int, text: str, logprobs: Any = None, reason: str | None = None, token_ids: Sequence[int] = ()
+    ) -> dict[str, Any]:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        choice["token_ids"] = list(token_ids)
         return {**self._head, "choices": [choice]}
 
     def _logprobs(self, index: int, output: StepOutput) -> Any:
@@ -98,13 +103,14 @@ class _Text:
 
     async def whole(self, answers: Answers) -> dict[str, Any]:
         """The events put together."""
-        choices = [{"index": i, "text": "", "logprobs": None, "finish_reason": None} for i in range(len(answers))]
+        choices = [self._chunk(index, "")["choices"][0] for index in range(len(answers))]
         texts: list[list[str]] = [[] for _ in choices]
         async with aclosing(self.events(answers)) as events:
             async for part in (part async for event in events for part in event["choices"]):
                 choice = choices[part["index"]]
                 texts[part["index"]].append(part["text"])
                 choice["finish_reason"] = part["finish_reason"]
+                choice["token_ids"] += part["token_ids"]
                 choice["logprobs"] = _join(choice["logprobs"], part["logprobs"])
         for choice, parts in zip(choices, texts, strict=True):
             choice["text"] = "".join(parts)

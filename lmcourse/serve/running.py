@@ -25,6 +25,7 @@ from fastapi import FastAPI
 
 from lmcourse.errors import MachineError
 from lmcourse.serve.app import service_of
+from lmcourse.serve.listening import local_url
 
 __all__ = ["Server", "bind", "running"]
 
@@ -67,9 +68,9 @@ class Server(uvicorn.Server):
         """`tls` is a key and a certificate (PEM files)."""
         self.service = service_of(app)
         self._listener = listener
-        self._address = listener.getsockname()  # asked now: the listener is closed at the end
+        self.url = local_url(listener, "https" if tls else "http")  # asked now: the listener is closed at the end
+        self.port: int = listener.getsockname()[1]
         self._on_started: Callable[[], None] = lambda: None
-        self._scheme = "https" if tls else "http"
         grace = self.service.settings.grace_seconds + _AFTER_GRACE_SECONDS
         super().__init__(
             uvicorn.Config(
@@ -81,19 +82,6 @@ class Server(uvicorn.Server):
                 ssl_certfile=tls[1] if tls else None,
             )
         )
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        number: int = self._address[1]
-        return number
-
-    @property
-    def url(self) -> str:
-        """Where this machine reaches it."""
-        host = self._address[0]
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-        return f"{self._scheme}://{host}:{self.port}"
 
     async def listen(self, on_started: Callable[[], None] = lambda: None) -> None:
         """Serve until it is told to stop; on_started is called when it answers and a signal ends it in good order."""

@@ -212,6 +212,7 @@ class ChatChoice(Answer):
     message: AnswerMessage
     logprobs: ChoiceLogprobs | None
     finish_reason: FinishReason
+    token_ids: list[int] = Field(description="Not in OpenAI's interface.")
 
 
 class ChatAnswer(Answer):
@@ -232,6 +233,7 @@ class ChunkChoice(Answer):
     delta: dict[str, Any]
     logprobs: ChoiceLogprobs | None
     finish_reason: FinishReason | None
+    token_ids: list[int] = Field(description="Not in OpenAI's interface: a piece may be several tokens.")
 
 
 class ChatChunk(Answer):

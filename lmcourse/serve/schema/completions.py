@@ -69,6 +69,7 @@ class CompletionChoice(Answer):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: FinishReason | None
+    token_ids: list[int] = Field(description="Not in OpenAI's interface.")
 
 
 class CompletionAnswer(Answer):
