@@ -63,7 +63,7 @@ def format_ledger(lines: Iterable[Mapping[str, Any]], peers: Mapping[str, Any]) 
         rows = [(f"{row['name']}, {row['setting']}", row["values"]) for row in peers["rows"] if row["model"] == model]
         rows += [
             (f"lmcourse, {setting}, {machine}", values) for (name, setting, machine), values in ours.items()
-            if name == model
+            if name == model and values.keys() & _COLUMNS.keys()
         ]  # fmt: skip
         parts.append(f"{model}\n{_table(rows)}")
     return "\n\n".join([*parts, *_notes(lines), f"others: {peers['date']}, {peers['source']}"])
