@@ -71,6 +71,13 @@ ENGINE_FLAGS = (
     ),
     Flag("--cache-block-seq-len", "tokens of a KV block", "TOKENS", int, 64),
     Flag(
+        "--enable-prefix-caching",
+        "keep the blocks of prompts that begin alike, such as a system prompt",
+        kind=bool,
+        default=False,
+        shown="off",
+    ),
+    Flag(
         "--quant-policy",
         "bits of the KV cache: 8 int8, 4 int4, 0 as computed; LMDeploy 0.3.0's 4 is today's 8",
         "BITS",
@@ -120,9 +127,13 @@ def add_flags(group: Any, flags: Sequence[Flag]) -> None:
     """Add rows to a parser or argument group."""
     for flag in flags:
         shown = flag.default if flag.shown is None else flag.shown
+        told = f"{flag.help} (default: {shown})".replace("%", "%%")
+        if flag.kind is bool:
+            group.add_argument(flag.name, help=told, action="store_true")
+            continue
         group.add_argument(
             flag.name,
-            help=f"{flag.help} (default: {shown})".replace("%", "%%"),
+            help=told,
             metavar=flag.unit if flag.choices is None else None,
             type=flag.kind,
             default=flag.default,

@@ -4,7 +4,8 @@
     client("hello")              one Response              client.stream_infer(...)   the same, piece by piece
     client(["hello", "上海是"])    a list of them            client.chat("hello")       a Session that remembers
 
-Prompts of a list are sent at once and meet in the server's batches. Without a gen_config answers are greedy.
+Prompts of a list are sent at once and meet in the server's batches. Without a gen_config answers are greedy. OpenAI's
+interface has no token ids, so a Response's token_ids are empty here, and its counts are the server's.
 
 Lesson: 5 (the client)
 """

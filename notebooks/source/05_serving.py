@@ -86,7 +86,7 @@ show = (
 
 # %% [markdown] lang="en"
 # `finish_reason` says whether the model was done (`stop`) or was cut (`length`); `usage` is what would be billed. Without
-# `"temperature": 0` you would get another answer each time: OpenAI's default is to sample, and servers follow it.
+# `"temperature": 0` OpenAI's own servers sample, so each answer differs; ours samples only if a sampling value is given.
 #
 # ## 4 · Streaming
 #
@@ -338,8 +338,8 @@ for share in (0.8, 0.2, 64):
         print(f"{share:>4}: {stats.num_blocks:>6,} blocks, {stats.num_blocks * stats.tokens_per_block:>8,} tokens")
 
 # %% [markdown] lang="en"
-# Every field of the config is a flag of `api_server`: `--cache-max-entry-count 0.2`, `--model-format awq`, … From a cell it
-# is `serve_in_background(model, TurbomindEngineConfig(...))`.
+# The same fields are flags of `api_server`: `--cache-max-entry-count 0.2`, `--model-format awq`, `--enable-prefix-caching`, …
+# From a cell it is `serve_in_background(model, TurbomindEngineConfig(...))`.
 #
 # ## 11 · Continuous batching
 #
