@@ -9,6 +9,7 @@ Speed, measure_decode, _prefill, _serving        speed.py: an engine's speed bes
 StepProfile, profile_decode                      kernel_table.py: the kernels of a step
 KernelCase, kernel_cases, measure_kernel         kernels.py: single operations, kernel_inputs.py, cold.py
 load_hf, measure_hf_decode                       hf_decode.py: transformers, eager and compiled
+measure_memory, measure_ladder, MemoryUse        memory.py: what takes how much
 measure_startup                                  startup.py: from process start to first answer
 compare_throughput, ThroughputResult             throughput.py: our engine against transformers' generate
 answer_prompts, compare_with_transformers        parity.py: the engine's tokens against transformers', one by one
@@ -29,6 +30,7 @@ from lmcourse.bench.measure import (
     time_alternately,
     time_runs,
 )
+from lmcourse.bench.memory import MemoryPart, MemoryUse, format_ladder, measure_ladder, measure_memory
 from lmcourse.bench.parity import TOLERANCES, EngineAnswer, Parity, answer_prompts, compare_with_transformers
 from lmcourse.bench.prompts import parity_prompt_ids, parity_prompts
 from lmcourse.bench.report import current_commit, describe_machine, write_json
@@ -43,6 +45,8 @@ __all__ = [
     "EngineAnswer",
     "GenerationRequest",
     "Limits",
+    "MemoryPart",
+    "MemoryUse",
     "Parity",
     "Speed",
     "Stand",
@@ -55,11 +59,14 @@ __all__ = [
     "compare_with_transformers",
     "current_commit",
     "describe_machine",
+    "format_ladder",
     "format_ledger",
     "load_hf",
     "measure_decode",
     "measure_hf_decode",
+    "measure_ladder",
     "measure_limits",
+    "measure_memory",
     "measure_prefill",
     "measure_serving",
     "measure_startup",

@@ -2,6 +2,7 @@
 
     decode, prefill, throughput   bench_speed.py       an engine's speed, beside what bytes and FLOPs allow
     serve                         bench_serve.py       a server under load
+    memory                        bench_memory.py      what takes how much of it
     startup                       bench_startup.py     from the start of a process to the first answer
     kernels                       bench_kernels.py     each operation by itself
     ledger                        bench_ledger.py      recorded results beside other engines'
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lmcourse.cli import bench_kernels, bench_ledger, bench_speed, bench_startup
+from lmcourse.cli import bench_kernels, bench_ledger, bench_memory, bench_speed, bench_startup
 from lmcourse.cli.bench_serve import add_serve
 
 __all__ = ["add_parser"]
@@ -22,6 +23,7 @@ __all__ = ["add_parser"]
 _ADDERS = (  # of parsers
     bench_speed.add_kinds,
     add_serve,
+    bench_memory.add_kinds,
     bench_startup.add_kinds,
     bench_kernels.add_kinds,
     bench_ledger.add_kinds,

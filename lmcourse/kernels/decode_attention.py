@@ -54,6 +54,23 @@ def _split_blocks(position, i_split, SPLITS: tl.constexpr, TOKENS_PER_BLOCK: tl.
     return i_split * share, tl.minimum(i_split * share + share, num_blocks) - 1
 
 
+@jit
+def _load_newest(
+    pools, block, i_kv, index, position, rows, w,
+    NUM_KV_HEADS: tl.constexpr, W: tl.constexpr, NUM_SCALES: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """`load_block` of a table's last block; only the position that this step has written waits for its writer."""
+    at = index * rows.shape[0] + rows
+    b_keys = load_words(pools[0], block, i_kv, rows, at < position, w, NUM_KV_HEADS, W)
+    b_values = load_words(pools[1], block, i_kv, rows, at < position, w, NUM_KV_HEADS, W)
+    wait_for_inputs(PDL)
+    b_keys += load_words(pools[0], block, i_kv, rows, at == position, w, NUM_KV_HEADS, W)
+    b_values += load_words(pools[1], block, i_kv, rows, at == position, w, NUM_KV_HEADS, W)
+    key_scales = load_scales(pools[2], block, i_kv, rows, at <= position, NUM_KV_HEADS, NUM_SCALES)
+    value_scales = load_scales(pools[3], block, i_kv, rows, at <= position, NUM_KV_HEADS, NUM_SCALES)
+    return b_keys, b_values, key_scales, value_scales
+
+
 @jit_varying("columns")
 def _decode_kernel(
     q_ptr,
@@ -94,27 +111,29 @@ def _decode_kernel(
     rows = tl.arange(0, TOKENS_PER_BLOCK)
     table = tables_ptr + request.to(tl.int64) * columns
     pools = keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr, None
-    # load: the newest block of the split, but for the position that this step has written
-    block = tl.load(table + last)
-    at = last * TOKENS_PER_BLOCK + rows
-    b_keys = load_words(keys_ptr, block, i_kv, rows, at < position, w, NUM_KV_HEADS, words)
-    b_values = load_words(values_ptr, block, i_kv, rows, at < position, w, NUM_KV_HEADS, words)
-    tl.static_assert(b_keys.shape == (TOKENS_PER_BLOCK, TILE_W))
-    wait_for_inputs(PDL)
-    b_keys += load_words(keys_ptr, block, i_kv, rows, at == position, w, NUM_KV_HEADS, words)
-    b_values += load_words(values_ptr, block, i_kv, rows, at == position, w, NUM_KV_HEADS, words)
-    key_scales = load_scales(key_scales_ptr, block, i_kv, rows, at <= position, NUM_KV_HEADS, NUM_SCALES)
-    value_scales = load_scales(value_scales_ptr, block, i_kv, rows, at <= position, NUM_KV_HEADS, NUM_SCALES)
     heads = request.to(tl.int64) * NUM_HEADS + i_kv * group + g
-    q, q_total = load_queries(q_ptr + heads * HEAD_DIM, g < group, w, HEAD_DIM, PARTS)
-    # compute: the newest block with a mask, the full ones without
     running = begin_softmax(TILE_G, TILE_W, PARTS)
-    newest = b_keys, b_values, key_scales, value_scales
-    running = attend(q, q_total, newest, (at <= position)[None, :], running, scale_log2e)
-    for index in range(first, last):
-        block = tl.load(table + index)
-        tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
-        running = attend(q, q_total, tile, None, running, scale_log2e)
+    if SPLITS == 1:
+        # load, compute: many programs at once need no head start, and are short of registers: one loop, all masked
+        wait_for_inputs(PDL)
+        q, q_total = load_queries(q_ptr + heads * HEAD_DIM, g < group, w, HEAD_DIM, PARTS)
+        for index in range(0, last + 1):
+            block = tl.load(table + index)
+            written = index * TOKENS_PER_BLOCK + rows <= position
+            tile = load_block(pools, block, i_kv, rows, written, w, NUM_KV_HEADS, words, NUM_SCALES)
+            running = attend(q, q_total, tile, written[None, :], running, scale_log2e)
+    else:
+        # load: the newest block of the split, some of it before the wait
+        newest = _load_newest(pools, tl.load(table + last), i_kv, last, position, rows, w, NUM_KV_HEADS, words,
+                              NUM_SCALES, PDL)  # fmt: skip
+        q, q_total = load_queries(q_ptr + heads * HEAD_DIM, g < group, w, HEAD_DIM, PARTS)
+        # compute: the newest block with a mask, the full ones without
+        m_newest = (last * TOKENS_PER_BLOCK + rows <= position)[None, :]
+        running = attend(q, q_total, newest, m_newest, running, scale_log2e)
+        for index in range(first, last):
+            block = tl.load(table + index)
+            tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
+            running = attend(q, q_total, tile, None, running, scale_log2e)
     peak, total, shift, sums = running
     # store: the result, or what the merge needs of this split
     o_part = heads * SPLITS + i_split

@@ -68,11 +68,11 @@ def _prefill_kernel(
     PDL: tl.constexpr,
 ):
     # which tile am I: TILE_M queries of one head of one request, last tiles first
-    head, request = tl.program_id(1), first_request + tl.program_id(2)
+    head, request = tl.program_id(0), first_request + tl.program_id(2)
     let_next_start(PDL)
     wait_for_inputs(PDL)
     start, stop = tl.load(starts_ptr + request), tl.load(starts_ptr + request + 1)
-    first_row = start + (tl.num_programs(0) - 1 - tl.program_id(0)) * TILE_M
+    first_row = start + (tl.num_programs(1) - 1 - tl.program_id(1)) * TILE_M
     if first_row >= stop:
         return
     i_kv = head // (NUM_HEADS // NUM_KV_HEADS)
@@ -86,19 +86,26 @@ def _prefill_kernel(
     o_rows = (tokens.to(tl.int64) * NUM_HEADS + head) * HEAD_DIM
     q, q_total = load_queries(q_ptr + o_rows, tokens < stop, w, HEAD_DIM, PARTS)
     tl.static_assert(q[0].shape == (TILE_M, TILE_W))
-    # compute: blocks that every query of the tile sees, then those at the diagonal
+    # compute: blocks that every query of the tile sees, whole ones at the diagonal, and the last if it is not full
     earliest = tl.load(positions_ptr + first_row).to(tl.int32)
     latest = earliest + tl.minimum(stop - first_row, TILE_M) - 1
     positions = earliest + tl.arange(0, TILE_M)
     num_full = (earliest + 1) // TOKENS_PER_BLOCK
+    num_whole = (tl.load(positions_ptr + stop - 1).to(tl.int32) + 1) // TOKENS_PER_BLOCK
+    num_seen = latest // TOKENS_PER_BLOCK + 1
     running = begin_softmax(TILE_M, TILE_W, PARTS)
     for index in range(0, num_full):
         block = tl.load(table + index)
         tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
         running = attend(q, q_total, tile, None, running, scale_log2e)
-    for index in range(num_full, latest // TOKENS_PER_BLOCK + 1):
+    for index in range(num_full, tl.minimum(num_seen, num_whole)):
         block = tl.load(table + index)
-        at = index * TOKENS_PER_BLOCK + rows
+        seen = (index * TOKENS_PER_BLOCK + rows)[None, :] <= positions[:, None]
+        tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
+        running = attend(q, q_total, tile, seen, running, scale_log2e)
+    if num_seen > num_whole:
+        block = tl.load(table + num_whole)
+        at = num_whole * TOKENS_PER_BLOCK + rows
         tile = load_block(pools, block, i_kv, rows, at <= latest, w, NUM_KV_HEADS, words, NUM_SCALES)
         running = attend(q, q_total, tile, at[None, :] <= positions[:, None], running, scale_log2e)
     _, total, shift, sums = running
@@ -122,7 +129,7 @@ def prefill_attention(q: Tensor, kv: AnyKV, batch: RaggedBatch, scale: float, ou
     constants = tile_constants(kv)
     tile_m, warps, stages, mapped = plan_prefill(q, longest, constants["PARTS"])
     maps = tile_descriptors(kv) if mapped else (None, None)
-    _prefill_kernel[(triton.cdiv(longest, tile_m), num_heads, batch.num_requests - first)](
+    _prefill_kernel[(num_heads, triton.cdiv(longest, tile_m), batch.num_requests - first)](
         q, *tile_pointers(kv), *maps, batch.block_tables, batch.positions, batch.device_starts, out,
         first, batch.block_tables.stride(0), scale * _LOG2_E, NUM_HEADS=num_heads, TILE_M=tile_m,
         num_warps=warps, num_stages=stages, **constants, **launch_options(q.device),

@@ -152,3 +152,15 @@ def test_bench_help_tells_defaults_and_examples(parser, kind, capsys):
 def test_bench_with_bad_arguments_exits_2(parser, words, capsys):
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(words.split())
+
+
+def test_bench_memory_ladder_prints_three_tables_and_writes_json(parser, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("LMCOURSE_DEVICE_MEMORY_GIB", "0.25")
+    args = parser.parse_args(["bench", "memory", "tiny-chat", "--ladder", "--output", str(tmp_path / "r.json")])
+    assert args.func(args) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("total, measured") == 3
+    assert "not on one line" in printed
+    result = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    assert [rung["cache_max_entry_count"] for rung in result["rungs"]] == [0.8, 0.5, 0.01]

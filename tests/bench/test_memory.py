@@ -1,0 +1,67 @@
+"""bench memory: rows that add up, predictions that hold, and the line through a ladder."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmcourse.bench.memory import (
+    LESSON_LADDER_MIB,
+    MemoryPart,
+    explain_lesson,
+    fit_line,
+    format_ladder,
+    measure_ladder,
+    measure_memory,
+)
+from lmcourse.bundled import model_path
+from lmcourse.config import TurbomindEngineConfig
+
+FOLDER = model_path("tiny-chat")
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("LMCOURSE_DEVICE_MEMORY_GIB", "0.25")
+
+
+@pytest.mark.parametrize("policy", [0, 8, 4])
+def test_measure_memory_predicts_weights_and_cache(policy):
+    use = measure_memory(FOLDER, TurbomindEngineConfig(quant_policy=policy, cache_max_entry_count=0.3))
+    weights, kv, left = use.parts
+    for part in (weights, kv):
+        assert abs(part.error) < 0.03
+    assert use.total_bytes == 2**28 == sum(part.measured_bytes for part in use.parts)
+    assert use.unexplained_bytes == 0
+    assert abs(kv.measured_bytes / (2**28 - weights.measured_bytes) - 0.3) < 0.01
+    assert left.measured_bytes > 0
+    assert use.taken_bytes == weights.measured_bytes + kv.measured_bytes
+    text = str(use)
+    assert text.count("MiB") == 1
+    for row in ("weights", "KV cache", "left for work", "sum of the rows", "total, measured"):
+        assert row in text
+
+
+def test_measure_ladder_lies_on_a_line():
+    rungs = measure_ladder(FOLDER, TurbomindEngineConfig(), model="tiny-chat")
+    assert [rung.cache_max_entry_count for rung in rungs] == [0.8, 0.5, 0.01]
+    kv = {rung.cache_max_entry_count: rung.parts[1].measured_bytes for rung in rungs}
+    rest, free = fit_line(kv)
+    block = kv[0.8] / rungs[0].num_blocks
+    assert abs(rest) <= 4 * block
+    assert abs(kv[0.01] - (rest + 0.01 * free)) <= 4 * block
+    text = format_ladder(rungs)
+    assert text.count("tiny-chat") == 3
+    assert explain_lesson() in text
+
+
+def test_fit_line_of_the_lessons_figures_misses_the_third():
+    rest, free = fit_line(LESSON_LADDER_MIB)
+    assert (round(free), int(rest + 0.01 * free)) == (4187, 4548)
+    assert "4187 MB free" in explain_lesson()
+    assert "4548.5 MB at 0.01" in explain_lesson()
+
+
+@pytest.mark.parametrize(("part", "error"), [(MemoryPart("a", None, 5), None), (MemoryPart("a", 100, 97), -0.03)])
+def test_part_error(part, error):
+    assert part.error == pytest.approx(error)
