@@ -261,10 +261,10 @@ def explain_lesson() -> str:
     """Why the lesson's three figures cannot all be totals of one machine."""
     rest, free = fit_line(LESSON_LADDER_MIB)
     lowest = min(LESSON_LADDER_MIB)
+    high, middle, low = (LESSON_LADDER_MIB[share] for share in (0.8, 0.5, lowest))
     return (
-        f"the lesson's {LESSON_LADDER_MIB[0.8]} MB at 0.8 and {LESSON_LADDER_MIB[0.5]} MB at 0.5 imply {free:.0f} MB "
-        f"free after the weights,\nhence {rest + lowest * free:.1f} MB at {lowest}. It printed {LESSON_LADDER_MIB[lowest]}: "
-        "its figures are not on one line"
+        f"the lesson's {high} MB at 0.8 and {middle} MB at 0.5 imply {free:.0f} MB free after the weights,\n"
+        f"hence {rest + lowest * free:.1f} MB at {lowest}. It printed {low}: its figures are not on one line"
     )
 
 

@@ -8,11 +8,11 @@ Work, InternLM2-1.8B (16 heads of 128), 4096 tokens, a layer: 4 · heads · head
 790 TFLOP/s; bytes are few: q, out and, per tile, the keys and values before it, mostly from the L2 cache.
 
     keys →   0 … prefix … │ new …
-    q tile 0 [ full full full │ ◣          ]      program (tile, head, request); the longest tiles start first
+    q tile 0 [ full full full │ ◣          ]      program (head, tile, request); the longest tiles start first
     q tile 1 [ full full full │ full ◣     ]
     q tile 2 [ full full full │ full full ◣]
 
-Measured (benchmarks/kernels_gpu, H100): 4096 tokens 238 µs, 288 TFLOP/s.
+Measured (H200, 4096 tokens, tiles of a head in order; benchmarks/kv_h200.json): 364 TFLOP/s, int8 227, int4 152.
 
 Lesson: 3 (chunked prefill)
 """
@@ -86,26 +86,29 @@ def _prefill_kernel(
     o_rows = (tokens.to(tl.int64) * NUM_HEADS + head) * HEAD_DIM
     q, q_total = load_queries(q_ptr + o_rows, tokens < stop, w, HEAD_DIM, PARTS)
     tl.static_assert(q[0].shape == (TILE_M, TILE_W))
-    # compute: blocks that every query of the tile sees, whole ones at the diagonal, and the last if it is not full
+    # compute: blocks that every query of the tile sees, then those at the diagonal
     earliest = tl.load(positions_ptr + first_row).to(tl.int32)
     latest = earliest + tl.minimum(stop - first_row, TILE_M) - 1
     positions = earliest + tl.arange(0, TILE_M)
     num_full = (earliest + 1) // TOKENS_PER_BLOCK
-    num_whole = (tl.load(positions_ptr + stop - 1).to(tl.int32) + 1) // TOKENS_PER_BLOCK
     num_seen = latest // TOKENS_PER_BLOCK + 1
     running = begin_softmax(TILE_M, TILE_W, PARTS)
     for index in range(0, num_full):
         block = tl.load(table + index)
         tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
         running = attend(q, q_total, tile, None, running, scale_log2e)
-    for index in range(num_full, tl.minimum(num_seen, num_whole)):
+    masked_from = num_full
+    if keys_map is not None:  # blocks that the request has filled hold no garbage
+        num_filled = (tl.load(positions_ptr + stop - 1).to(tl.int32) + 1) // TOKENS_PER_BLOCK
+        masked_from = tl.maximum(num_full, tl.minimum(num_seen, num_filled))
+        for index in range(num_full, masked_from):
+            block = tl.load(table + index)
+            tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
+            seen = (index * TOKENS_PER_BLOCK + rows)[None, :] <= positions[:, None]
+            running = attend(q, q_total, tile, seen, running, scale_log2e)
+    for index in range(masked_from, num_seen):
         block = tl.load(table + index)
-        seen = (index * TOKENS_PER_BLOCK + rows)[None, :] <= positions[:, None]
-        tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
-        running = attend(q, q_total, tile, seen, running, scale_log2e)
-    if num_seen > num_whole:
-        block = tl.load(table + num_whole)
-        at = num_whole * TOKENS_PER_BLOCK + rows
+        at = index * TOKENS_PER_BLOCK + rows
         tile = load_block(pools, block, i_kv, rows, at <= latest, w, NUM_KV_HEADS, words, NUM_SCALES)
         running = attend(q, q_total, tile, at[None, :] <= positions[:, None], running, scale_log2e)
     _, total, shift, sums = running
@@ -117,8 +120,8 @@ def plan_prefill(q: Tensor, longest: int, parts: int) -> tuple[int, int, int, bo
     """(TILE_M, warps, stages, whether by tensor descriptors) for runs of up to `longest` new tokens."""
     # only warpgroup instructions (sm_90, sm_100) keep sums of 128 queries without spilling registers
     if lang.capability(q.device)[0] in (9, 10) and q.element_size() == 2 and longest > 64:
-        return (64 if parts == 4 else 128), 8, 3, True
-    return min(64, max(16, next_power(longest))), 8 if longest > 32 else 4, 2, False
+        return (64 if parts == 4 else 128), 8, 5, parts == 1
+    return min(64, max(16, next_power(longest))), 8 if longest > 32 else 4, 3, False
 
 
 def prefill_attention(q: Tensor, kv: AnyKV, batch: RaggedBatch, scale: float, out: Tensor) -> None:
