@@ -24,7 +24,9 @@ from lmcourse.engine.intake import Entry
 from lmcourse.engine.kv_cache import KVCache
 from lmcourse.engine.launch import Fetch, Launch
 from lmcourse.engine.prompt_steps import MOST_PROMPTS, PromptSteps
+from lmcourse.engine.request import Request
 from lmcourse.engine.sampler import Choice, choose
+from lmcourse.engine.sampling import SamplingRule
 from lmcourse.engine.scheduler import Chunk, Plan
 from lmcourse.models import Decoder
 
@@ -54,6 +56,9 @@ class RecordedSteps:
         self._first_prompt = self._rows.sizes[-1]
         self.sampled = torch.zeros(self._first_prompt + MOST_PROMPTS, dtype=torch.int64, device=decoder.device)
         self._decodes = DecodeSteps(decoder, kv, self.sampled, self._rows, recorder, kv.tokens_per_block)
+        self._requests: tuple[Request, ...] = ()  # of the last step, with what follows from them
+        self._rules: list[SamplingRule] = []
+        self._ending = Ending(samples=False)
         prompt_rows = self.sampled[self._first_prompt :]
         self._prompts = PromptSteps(decoder, kv, prompt_rows, recorder, -(-columns // 4) * 4)
 
@@ -75,8 +80,11 @@ class RecordedSteps:
     ) -> Launch:
         """As ModelRunner.launch."""
         requests = tuple(chunk.request for chunk in parts.sampling)
-        rules = [entries[request.request_id].sampling for request in requests]
-        ending = choose_ending(rules)
+        if requests != self._requests:  # as good as never from one decode step to the next
+            self._rules = [entries[request.request_id].sampling for request in requests]
+            self._ending = choose_ending(self._rules)
+            self._requests = requests  # last, so that an interruption leaves nothing wrong
+        rules, ending = self._rules, self._ending
         if ending.draws and len(rules) > len(parts.decodes):
             ending = Ending(samples=False)  # prompts end with argmax or nothing
         mark()

@@ -125,8 +125,9 @@ class Scheduler:
         prompts: list[Request] = []
         for request in kept:  # decodes first; beyond that, age decides
             count = request.num_to_compute
-            if count == 1:
-                budget -= self._grant(request, request.num_computed, budget, chunks)
+            if count == 1 and budget:
+                chunks.append(Chunk(request, request.num_computed, request.num_computed + 1, samples=True))
+                budget -= 1
             elif count:
                 prompts.append(request)
         for request in prompts:

@@ -85,9 +85,11 @@ class Steps:
             for request, token in zip(flight.launch.sampling, results, strict=True)
             if (entry := entries.get(request.request_id)) and entry.answer.finish_reason is None
         ]
-        sampled = require_finite([token for _, token in live], [entry.request for entry, _ in live])
-        for (entry, _), (token_id, logprobs) in zip(live, sampled, strict=True):
-            request, answer = entry.request, entry.answer
+        if None in results:
+            require_finite([token for _, token in live], [entry.request for entry, _ in live])
+        for entry, token in live:
+            assert token is not None
+            request, answer, (token_id, logprobs) = entry.request, entry.answer, token
             unread[request.request_id] = answer
             answer.push(token_id, logprobs)
             if answer.finish_reason is None:
@@ -96,7 +98,7 @@ class Steps:
                 self._reporter.finished(answer)
                 self.remove(request)
         self.num_computed += flight.plan.num_tokens
-        self.num_sampled += len(sampled)
+        self.num_sampled += len(live)
         self.num_preemptions += len(flight.plan.preempted)
         self._reporter.end_step(flight.plan, self._scheduler)
 

@@ -6,7 +6,7 @@ import itertools
 import random
 
 import pytest
-from engine_fakes import MirrorDecoder, make_engine, mirror_greedy, random_prompt, run_all
+from engine_fakes import MirrorDecoder, make_engine, mirror_greedy, random_decoder, random_prompt, run_all
 
 from lmcourse.config import GenerationConfig, TurbomindEngineConfig
 from lmcourse.engine.decode_rows import DecodeRows, ladder
@@ -95,3 +95,24 @@ def test_seeds_are_the_same_with_and_without_rows(rng: random.Random) -> None:
 
 def test_choose_recorder_none_on_cpu() -> None:
     assert choose_recorder(TurbomindEngineConfig(), MirrorDecoder().device) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("budget", [50, 8192])
+def test_on_cuda_every_mode_says_what_the_cpu_says(rng: random.Random, budget: int) -> None:
+    """Rules of all kinds, so that mixed steps sample inside of their recordings and outside."""
+    prompts = [random_prompt(rng, 97, 1, 60) for _ in range(20)]
+    kinds = ({}, {"top_k": 9, "top_p": 0.9}, {"temperature": 2.0}, {"repetition_penalty": 1.2}, {"logprobs": 2})
+    gens = [
+        GenerationConfig(max_new_tokens=rng.randint(1, 40), **(kinds[n % 5] and {"random_seed": n, **kinds[n % 5]}))
+        for n in range(20)
+    ]
+    told = {}
+    for device, modes in (("cpu", {}), *(("cuda", {"overlap": o, "cuda_graphs": g}) for o in (0, 1) for g in (0, 1))):
+        decoder = random_decoder(0).to(device)
+        sizes = {"cache_block_seq_len": 16, "max_prefill_token_num": budget, "session_len": 128}
+        with make_engine(decoder, **sizes, **{name: bool(on) for name, on in modes.items()}) as engine:
+            ids = [engine.add(prompt, gen) for prompt, gen in zip(prompts, gens, strict=True)]
+            outputs = run_all(engine)
+        told[device, *modes.values()] = [outputs[key].token_ids for key in ids]
+    assert all(tokens == told["cpu",] for tokens in told.values()), told
