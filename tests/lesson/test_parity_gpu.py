@@ -57,6 +57,18 @@ def test_answers_on_the_gpu_in_float32_are_those_of_the_cpu(folder, prompts):
     assert said["cuda"] == said["cpu"]
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_answers_from_quantised_caches_on_the_gpu_are_those_of_the_cpu(folder, prompts, bits):
+    """Nearly: a key or value half way between two steps may be rounded the other way, and decide a close choice."""
+    config = TurbomindEngineConfig(dtype="float32", max_batch_size=32, quant_policy=bits)
+    said = {}
+    for device in ("cpu", "cuda"):
+        with Engine.from_folder(folder, config, device=device) as engine:
+            said[device] = [answer.token_ids for answer in answer_prompts(engine, prompts[::3], 16)]
+    same = sum(mine == theirs for mine, theirs in zip(said["cuda"], said["cpu"], strict=True))
+    assert same >= 0.8 * len(said["cpu"])
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_answers_on_the_gpu_are_as_close_as_transformers_in_the_same_dtype(folder, prompts, cuda_model, dtype):
     config = TurbomindEngineConfig(dtype=dtype, max_batch_size=32)

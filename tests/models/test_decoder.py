@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmcourse.bundled import dummy_path
+
 TOLERANCE = 1e-4  # of logits, float32
 
 
@@ -147,3 +149,12 @@ def test_forward_on_cuda_is_near_float32_on_cpu(dtype, tolerance, tiny_llama, wr
     for name, logits in want.items():
         error = (got[name].cpu() - logits).abs().max() / logits.abs().max()
         assert error < tolerance
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_tokens", [1, 5, 40])
+def test_packed_weights_on_cuda_are_near_float32_on_cpu(num_tokens, load, open_session):
+    folder, ids = dummy_path("dummy:tiny:awq"), {"a": random_ids(num_tokens)}
+    want = open_session(load(folder)).step(ids)["a"]
+    got = open_session(load(folder, dtype=torch.float16, device=torch.device("cuda"))).step(ids)["a"].cpu()
+    assert (got - want).abs().max() / want.abs().max() < 0.03
