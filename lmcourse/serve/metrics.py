@@ -36,7 +36,7 @@ class _Load(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         stats = self._stats()
-        used = stats.num_blocks - stats.num_free_blocks
+        used = stats.num_blocks - stats.num_free_blocks - stats.num_cached_blocks
         yield GaugeMetricFamily("lmcourse_requests_running", "Answers in the batch.", stats.num_running)
         yield GaugeMetricFamily("lmcourse_requests_waiting", "Answers that wait for a place.", stats.num_waiting)
         yield GaugeMetricFamily("lmcourse_kv_blocks_used", "KV blocks that requests own.", used)
