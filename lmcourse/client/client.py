@@ -4,8 +4,8 @@
     client("hello")              one Response              client.stream_infer(...)   the same, piece by piece
     client(["hello", "上海是"])    a list of them            client.chat("hello")       a Session that remembers
 
-Prompts of a list are sent at once and meet in the server's batches. Without a gen_config answers are greedy. OpenAI's
-interface has no token ids, so a Response's token_ids are empty here, and its counts are the server's.
+Prompts of a list are sent at once and meet in the server's batches. Without a gen_config answers are greedy. Our
+server sends token ids along; OpenAI's interface has none, so with other servers a Response's token_ids are empty.
 
 Lesson: 5 (the client)
 """

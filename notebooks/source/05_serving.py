@@ -65,24 +65,19 @@ print("now:  ", server)
 #
 # ## 3 · The plainest client
 #
-# `curl` sends one HTTP request and prints what comes back. First, is anybody there?
-
-# %%
-# !curl -s {server.url}/health
-
-# %% [markdown] lang="en"
-# Now a question. It is a JSON object in OpenAI's form, which nearly every server understands today. **Predict:** which
-# parts of the answer besides the text will a program want to know?
+# `curl` sends one HTTP request and prints what comes back. The question is JSON in OpenAI's form, which nearly every server
+# understands. **Predict:** which parts of the answer besides the text will a program want to know?
 
 # %%
 import json
+import subprocess
 
 body = {"model": "tiny-chat", "temperature": 0, "messages": [{"role": "user", "content": "What is 48 + 37?"}]}
 data = json.dumps(body)
-show = (
-    "import json, sys; answer = json.load(sys.stdin); print(json.dumps([answer['choices'], answer['usage']], indent=1))"
-)
-# !curl -s {server.url}/v1/chat/completions -H "Content-Type: application/json" -d '{data}' | python -c "{show}"
+command = f"curl -s {server.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{data}'"
+answer = json.loads(subprocess.run(command, shell=True, capture_output=True, text=True).stdout)
+choice = answer["choices"][0]
+print(choice["message"], choice["finish_reason"], answer["usage"], sep="\n")
 
 # %% [markdown] lang="en"
 # `finish_reason` says whether the model was done (`stop`) or was cut (`length`); `usage` is what would be billed. Without
@@ -93,7 +88,7 @@ show = (
 # With `"stream": true` the text comes as it is made, as **server-sent events**: lines of text over a connection that
 # stays open. Here are they, raw, without the fields that repeat.
 
-# %%
+# %% tags=["measured"]
 from urllib.request import Request, urlopen
 
 
@@ -110,6 +105,10 @@ for line in lines[:9]:
     start = line.find('"choices"')
     print("data: {… " + line[start:] if start > 0 else line)
 print("…\n" + "\n".join(lines[-3:]))
+
+# %% tags=["check"]
+events = [line for line in lines if line.startswith("data: ")]
+print("first:", json.loads(events[0].removeprefix("data: "))["choices"][0]["delta"], "last:", events[-1])
 
 # %% [markdown] lang="en" exercise="5.1"
 # ### Exercise 5.1 · Read a stream
@@ -153,12 +152,14 @@ from openai import OpenAI
 
 openai = OpenAI(base_url=f"{server.url}/v1", api_key="none")  # the package insists on a key, this server does not
 question = [{"role": "user", "content": "please provide three suggestions about time management"}]
-for chunk in openai.chat.completions.create(model="tiny-chat", messages=question, temperature=0, stream=True):
-    print(chunk.choices[0].delta.content or "", end="|")
+stream = openai.chat.completions.create(model="tiny-chat", messages=question, temperature=0, stream=True)
+pieces = [chunk.choices[0].delta.content or "" for chunk in stream]
+print("".join(pieces))
+print("came in many pieces:", len(pieces) > 5)
 
 # %% [markdown] lang="en"
-# Each `|` is the border between two events, and mostly between two tokens. A character that needs several tokens comes when
-# it is complete: half a character is no text.
+# Most pieces are one token (look at `pieces`); a busy server sends what has gathered. A character that needs several tokens
+# comes when it is complete: half a character is no text.
 #
 # Errors have one form, too. **Predict** the status of a request for a model that is not there.
 
