@@ -122,8 +122,9 @@ def measure_memory(folder: Path, config: TurbomindEngineConfig, *, model: str | 
         warnings.simplefilter("ignore")  # that the session is cut to the cache is the point of a small rung
         engine = Engine.from_folder(folder, config)
     with engine:
-        num_prompt = min(_PROMPT_TOKENS, engine.session_len - _NEW_TOKENS - 1)
-        lens = {"prompt_lens": (num_prompt, num_prompt), "output_lens": (_NEW_TOKENS, _NEW_TOKENS)}
+        num_new = min(_NEW_TOKENS, engine.session_len // 2)
+        num_prompt = min(_PROMPT_TOKENS, engine.session_len - num_new)
+        lens = {"prompt_lens": (num_prompt, num_prompt), "output_lens": (num_new, num_new)}
         run_engine(engine, mixed_requests(1, vocab=engine.spec.vocab, seed=0, **lens))
         stats = engine.stats()
         known = _known_parts(folder, engine, dtype, num_prompt)

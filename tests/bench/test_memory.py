@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from lmcourse.bench import memory
 from lmcourse.bench.memory import (
     LESSON_LADDER_MIB,
     MemoryPart,
@@ -65,3 +67,24 @@ def test_fit_line_of_the_lessons_figures_misses_the_third():
 @pytest.mark.parametrize(("part", "error"), [(MemoryPart("a", None, 5), None), (MemoryPart("a", 100, 97), -0.03)])
 def test_part_error(part, error):
     assert part.error == pytest.approx(error)
+
+
+def test_measure_memory_of_a_cache_of_four_tokens():
+    use = measure_memory(FOLDER, TurbomindEngineConfig(cache_max_entry_count=4, cache_block_seq_len=1))
+    assert (use.num_blocks, use.tokens_per_block, use.unexplained_bytes) == (4, 1, 0)
+
+
+def test_cuda_meter_rows_add_up_to_what_the_driver_tells(monkeypatch):
+    """A driver and an allocator made up for the test: 300 MiB of context, then weights and all the rest."""
+    mib, zeros = 2**20, torch.zeros
+    readings, reserved = iter([(700, 1000), (210, 1000)]), iter([0, 350 * mib])
+    monkeypatch.setattr("torch.zeros", lambda *shape, device=None: zeros(*shape))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: tuple(mib * number for number in next(readings)))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda _: next(reserved))
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda _: 340 * mib)
+    for name in ("synchronize", "empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_: None)
+    known = memory._Known(MemoryPart("weights", 99, 100 * mib), MemoryPart("KV cache", 1, 200 * mib), 7)
+    parts, total = memory._CudaMeter(torch.device("cuda")).read(known)
+    assert total == 790 * mib == sum(part.measured_bytes for part in parts)
+    assert [part.measured_bytes // mib for part in parts] == [300, 100, 200, 40, 10, 140]
