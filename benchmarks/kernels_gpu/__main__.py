@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from checks import check, check_small
+from packed import check_packed, sweep_packed_rows, sweep_packed_tiles, time_packed_steps
 from sweeps import sweep_attention, sweep_rows, sweep_tiles
 from timing import time_kernels, time_steps
 from tools import LINES, RESULTS, WARM, guarded, measure_copy
@@ -29,6 +30,10 @@ SECTIONS = {
     "steps": (time_steps, "1.8B"), "kernels": (time_kernels,), "steps-7b": (time_steps, "7B"),
     "sweep-attention": (sweep_attention,), "sweep-rows": (sweep_rows,),
     "sweep-8": (sweep_tiles, 8), "sweep-64": (sweep_tiles, 64),
+    "w4-check": (check_packed,), "w4-steps": (time_packed_steps, "1.8B"), "w4-steps-7b": (time_packed_steps, "7B"),
+    "w4-rows": (sweep_packed_rows, "1.8B"), "w4-rows-7b": (sweep_packed_rows, "7B"),
+    "w4-tiles-8": (sweep_packed_tiles, "1.8B", 8), "w4-tiles-64": (sweep_packed_tiles, "1.8B", 64),
+    "w4-tiles-16": (sweep_packed_tiles, "1.8B", 16), "w4-tiles-8-7b": (sweep_packed_tiles, "7B", 8),
 }  # fmt: skip
 
 

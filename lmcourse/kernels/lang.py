@@ -41,6 +41,7 @@ __all__ = [
     "load_row",
     "load_tile",
     "next_power",
+    "shared_kib",
     "store_row",
     "tl",
     "triton",
@@ -75,6 +76,11 @@ def is_interpreting() -> bool:
 def capability(device: torch.device) -> tuple[int, int]:
     """(major, minor) of a CUDA device; (0, 0) of anything else."""
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+
+
+def shared_kib(device: torch.device) -> int:
+    """Shared memory that one program may have."""
+    return {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227}.get(capability(device), 99)
 
 
 def launch_options(device: torch.device) -> dict[str, bool]:

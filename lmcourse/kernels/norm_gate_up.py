@@ -10,7 +10,7 @@ Traffic, one token of InternLM2-1.8B: 67.1 MB of weight, 16.0 µs at 4.2 TB/s: t
     gate  ┌ 0 … I-1   ┐     ROWS rows here  ──┐
     up    └ I … 2I-1  ┘     the same rows here ┴──►  out [ROWS], or [ROWS, tokens] on the tensor cores
 
-    rows, up to 2 tokens     sums and normalises the tokens for itself, as in norm_qkv.py
+    rows, 1 token            sums and normalises the tokens for itself, as in norm_qkv.py
     tiles, up to 64          normed by add_norm; two products share each tile of x
     composition, above
 
@@ -34,6 +34,7 @@ from lmcourse.kernels.lang import (
     load_row,
     load_tile,
     next_power,
+    shared_kib,
     store_row,
     tl,
     triton,
@@ -49,6 +50,12 @@ from lmcourse.kernels.project import (
     project,
 )
 from lmcourse.kernels.swiglu import gate, swiglu
+from lmcourse.kernels.w4a16 import MOST_PACKED_ROW_TOKENS
+from lmcourse.kernels.w4a16_norm_gate_up import (
+    MOST_GATE_UP_TILE_TOKENS,
+    w4a16_norm_gate_up_rows,
+    w4a16_norm_gate_up_tiles,
+)
 
 __all__ = [
     "norm_gate_up",
@@ -187,7 +194,7 @@ def norm_gate_up_tiles(stream: Stream, norm: Norm, gate_up: Matrix) -> tuple[Ten
     normed, residual = add_norm(stream, norm)
     (num_tokens, width), intermediate = normed.shape, gate_up.weight.shape[0] // 2
     out = torch.empty((num_tokens, intermediate), dtype=normed.dtype, device=normed.device)
-    plan = plan_gate_up(num_tokens)
+    plan = plan_gate_up(num_tokens, shared_kib(normed.device))
     _gate_up_tiles_kernel[(triton.cdiv(intermediate, plan.tile_n),)](
         normed, gate_up.weight, gate_up.bias, out, num_tokens,
         WIDTH=width, INTERMEDIATE=intermediate, HAS_BIAS=gate_up.bias is not None,
@@ -197,9 +204,11 @@ def norm_gate_up_tiles(stream: Stream, norm: Norm, gate_up: Matrix) -> tuple[Ten
     return out, residual
 
 
-def plan_gate_up(num_tokens: int) -> TilePlan:
-    """Two tiles of weights at a time, so half as tall as project's where that is allowed; k is not split."""
+def plan_gate_up(num_tokens: int, room_kib: int = 227) -> TilePlan:
+    """Two tiles of weights at a time, as deep as shared memory allows (room_kib, of a program); k is not split."""
     tile_m = max(8, next_power(num_tokens))
+    if room_kib >= 227:
+        return TilePlan(64, tile_m, 256, 0, 4, 3) if tile_m <= 8 else TilePlan(64, tile_m, 64, 0, 4, 6)
     return TilePlan(32, tile_m, 128, 0, 4, 4) if num_tokens <= 16 else TilePlan(64, tile_m, 128, 0, 4, 3)
 
 
@@ -211,7 +220,13 @@ _NORM_GATE_UP: dict[type, Operation[..., tuple[Tensor, Tensor]]] = {
             UpTo(MOST_TILE_TOKENS, norm_gate_up_tiles, dtypes=(torch.float16, torch.bfloat16)),
         ),
     ),
-    PackedMatrix: Operation(reference=norm_gate_up_reference),
+    PackedMatrix: Operation(
+        reference=norm_gate_up_reference,
+        triton=(
+            UpTo(MOST_PACKED_ROW_TOKENS, w4a16_norm_gate_up_rows, dtypes=(torch.float16,)),
+            UpTo(MOST_GATE_UP_TILE_TOKENS, w4a16_norm_gate_up_tiles, dtypes=(torch.float16,)),
+        ),
+    ),
 }
 
 

@@ -44,6 +44,8 @@ from lmcourse.kernels.packed_kv import AnyKV, PackedKV
 from lmcourse.kernels.project import MOST_ROW_TOKENS, load_weight_rows, plan_rows, project
 from lmcourse.kernels.ragged import LayerKV
 from lmcourse.kernels.rotate_write import check_pool, count_heads, rotate_write, store_pairs
+from lmcourse.kernels.w4a16 import MOST_PACKED_ROW_TOKENS
+from lmcourse.kernels.w4a16_norm_qkv import w4a16_norm_qkv_rows
 
 __all__ = ["norm_qkv", "norm_qkv_reference", "norm_qkv_rows"]
 
@@ -140,7 +142,10 @@ def norm_qkv_rows(
 
 _NORM_QKV: dict[type, Operation[..., tuple[Tensor, Tensor]]] = {
     Matrix: Operation(reference=norm_qkv_reference, triton=(UpTo(MOST_ROW_TOKENS, norm_qkv_rows),)),
-    PackedMatrix: Operation(reference=norm_qkv_reference),
+    PackedMatrix: Operation(
+        reference=norm_qkv_reference,
+        triton=(UpTo(MOST_PACKED_ROW_TOKENS, w4a16_norm_qkv_rows, dtypes=(torch.float16,)),),
+    ),
 }
 
 

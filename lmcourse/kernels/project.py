@@ -6,7 +6,7 @@ with it on the way; for many it is arithmetic, and torch's library is best at th
 Traffic, InternLM2-1.8B's down matrix [2048, 8192], 2 bytes: 33.6 MB of weight; 20 KiB of x and out per token. At
 4.2 TB/s 8 µs. FLOPs 33.5 M per token: above about 190 tokens the arithmetic of an H200 takes longer than the reading.
 
-    rows, up to 2 tokens     each program: a few rows of the weight, all of k, held in registers; no loop over k
+    rows, 1 token            each program: a few rows of the weight, all of k, held in registers; no loop over k
     tiles, up to 64          each program: TILE_N rows, a share of k, on the tensor cores; weights are the left operand,
                              because it is they that fill the 64 rows of an instruction
     linear, above            torch
@@ -40,6 +40,7 @@ from lmcourse.kernels.lang import (
     load_row,
     load_tile,
     next_power,
+    shared_kib,
     tl,
     triton,
     wait_for_inputs,
@@ -61,7 +62,8 @@ __all__ = [
     "project_tiles",
 ]
 
-MOST_ROW_TOKENS, MOST_TILE_TOKENS = 2, 64
+MOST_ROW_TOKENS, MOST_TILE_TOKENS = 1, 64
+_MANY_ROWS = 32768  # so many that programs may be large, as those of a head are
 _PROGRAMS = 128  # about one per multiprocessor of an H200 (132); more splits only add parts to sum
 
 
@@ -208,18 +210,20 @@ class TilePlan(NamedTuple):
     stages: int
 
 
-def plan_tiles(num_rows: int, width: int, num_tokens: int) -> TilePlan:
-    """Enough programs to fill the machine, at most 8 parts to sum."""
-    tile_n, tile_k = 64, 128
+def plan_tiles(num_rows: int, width: int, num_tokens: int, room_kib: int = 227) -> TilePlan:
+    """Enough programs to fill the machine, at most 8 parts to sum; room_kib is the shared memory of a program."""
+    tile_m, tile_n, tile_k = max(8, next_power(num_tokens)), 64, 128
+    if num_rows >= _MANY_ROWS and room_kib >= 163:
+        return TilePlan(64, tile_m, 256, width, 4, 3) if tile_m <= 16 else TilePlan(128, tile_m, 64, width, 4, 4)
     splits = max(1, min(8, _PROGRAMS // triton.cdiv(num_rows, tile_n), width // (4 * tile_k)))
     share = triton.cdiv(triton.cdiv(width, splits), tile_k) * tile_k
-    return TilePlan(tile_n, max(8, next_power(num_tokens)), tile_k, share, warps=4, stages=4)
+    return TilePlan(tile_n, tile_m, tile_k, share, warps=4, stages=3 if tile_m <= 16 else 4)
 
 
 def project_tiles(x: Tensor, matrix: Matrix, dtype: torch.dtype | None = None) -> Tensor:
     """Up to MOST_TILE_TOKENS tokens; float32 parts if there are several."""
     (num_tokens, width), num_rows = x.shape, matrix.weight.shape[0]
-    plan = plan_tiles(num_rows, width, num_tokens)
+    plan = plan_tiles(num_rows, width, num_tokens, shared_kib(x.device))
     splits = triton.cdiv(width, plan.share)
     part_dtype = dtype or x.dtype if splits == 1 else torch.float32
     out = torch.empty((splits, num_tokens, num_rows), dtype=part_dtype, device=x.device)

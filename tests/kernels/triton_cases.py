@@ -10,13 +10,26 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from functools import partial
 from unittest import mock
 
 import torch
 from torch.nn.functional import linear
 
 from conftest import FORMS, build_paged, poisoned_layer
-from lmcourse.kernels import INT4, INT8, LayerKV, Matrix, Norm, Rotation, Stream, dispatch, norm_qkv, write_kv
+from lmcourse.kernels import (
+    INT4,
+    INT8,
+    LayerKV,
+    Matrix,
+    Norm,
+    PackedMatrix,
+    Rotation,
+    Stream,
+    dispatch,
+    norm_qkv,
+    write_kv,
+)
 from lmcourse.kernels import draw as draw_module
 from lmcourse.kernels import sampling as sampling_module
 from lmcourse.kernels.add_norm import add_norm_triton
@@ -26,10 +39,15 @@ from lmcourse.kernels.attention import ragged_attention_triton
 from lmcourse.kernels.draw import draw_reference, draw_triton
 from lmcourse.kernels.norm_gate_up import norm_gate_up_rows, norm_gate_up_tiles
 from lmcourse.kernels.norm_qkv import norm_qkv_rows
+from lmcourse.kernels.packed import join_groups, pack_words, unpack_matrix
 from lmcourse.kernels.project import TilePlan, project_rows, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_reference, rotate_write_triton
 from lmcourse.kernels.sampling import argmax_reference, argmax_triton
 from lmcourse.kernels.swiglu import swiglu_triton
+from lmcourse.kernels.w4a16 import RowPlan, w4a16_rows
+from lmcourse.kernels.w4a16_norm_gate_up import w4a16_norm_gate_up_rows, w4a16_norm_gate_up_tiles
+from lmcourse.kernels.w4a16_norm_qkv import w4a16_norm_qkv_rows
+from lmcourse.kernels.w4a16_tiles import PackedTilePlan, unpack_triton, w4a16_tiles, w4a16_unpacked
 from lmcourse.spec import RotarySpec
 
 TOLERANCES = {torch.float16: 4e-3, torch.float32: 1e-5}
@@ -41,7 +59,11 @@ _empty, _empty_like = torch.empty, torch.empty_like
 def poisoned(make):
     def poison(*args, **keywords):
         tensor = make(*args, **keywords)
-        return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor.fill_(-(2**30))
+        return (
+            tensor.fill_(torch.nan)
+            if tensor.is_floating_point()
+            else tensor.fill_(77 if tensor.dtype == torch.uint8 else -(2**30))
+        )
 
     return poison
 
@@ -141,6 +163,59 @@ def case_add_norm():
         want, total = float64_norm(stream, norm)
         near(normed, want, dtype, 2)
         near(residual, total, dtype)
+
+
+def packed_matrix(rows, width, group):
+    q = torch.randint(0, 16, (rows, width), dtype=torch.uint8)
+    scales, zeros = torch.rand(rows, width // group) * 0.02, torch.randint(0, 16, (rows, width // group))
+    return PackedMatrix(pack_words(q), join_groups(scales, zeros), torch.randn(rows).half())
+
+
+def packed_product(x, matrix):
+    return linear(x.double(), unpack_matrix(matrix, torch.float64), matrix.bias.double())
+
+
+def case_packed_project():
+    for tokens, rows, width, group in ((1, 21, 96, 32), (1, 8, 384, 128), (2, 40, 96, 16), (17, 72, 256, 128)):
+        x, matrix = torch.randn(tokens, width).half(), packed_matrix(rows, width, group)
+        want = packed_product(x, matrix)
+        if tokens == 1:
+            near(w4a16_rows(x, matrix)[0], want, torch.float16)
+            near(w4a16_rows(x, matrix, torch.float32, plan=RowPlan(4, 2))[0], want, torch.float16)
+        near(w4a16_tiles(x, matrix).sum(0), want, torch.float16)
+        near(w4a16_unpacked(x, matrix)[0], want, torch.float16)
+        assert torch.equal(unpack_triton(matrix), unpack_matrix(matrix, torch.float32).half())
+
+
+def case_packed_project_split():
+    x, matrix = torch.randn(130, 256).half(), packed_matrix(24, 256, 64)
+    parts = w4a16_tiles(x, matrix, plan=PackedTilePlan(16, 128, 64, 64, 4, 2))
+    assert parts.shape[0] == 4
+    near(parts.sum(0), packed_product(x, matrix), torch.float16)
+
+
+def case_packed_layer():
+    shapes = ((96, 3, 1, 10, 24, 3, 32), (128, 4, 2, 8, 36, 1, 128), (256, 2, 1, 64, 64, 0, 64))
+    for hidden, heads, kv_heads, dim, inner, parts, group in shapes:
+        stream, norm = random_stream(1, hidden, parts, torch.float16), Norm(torch.randn(hidden).half(), 1e-5)
+        qkv, gate_up = (
+            packed_matrix((heads + 2 * kv_heads) * dim, hidden, group),
+            packed_matrix(2 * inner, hidden, group),
+        )
+        pool, want_pool, rotation, slots = random_place(1, kv_heads, dim, torch.float16)
+        normed, total = float64_norm(stream, norm)
+        q, residual = w4a16_norm_qkv_rows(stream, norm, qkv, rotation, pool, slots)
+        near(q, float64_rotate_write(packed_product(normed, qkv), rotation, want_pool, slots), torch.float16, 5)
+        near(residual, total, torch.float16)
+        for got, want in zip(pool, want_pool, strict=True):
+            assert torch.equal(got.isnan(), want.isnan())
+            near(got.nan_to_num(), want.nan_to_num(), torch.float16, 5)
+        gate, up = packed_product(normed, gate_up).chunk(2, dim=1)
+        rows = partial(w4a16_norm_gate_up_rows, plan=RowPlan(4, 2, 3))
+        for form in (w4a16_norm_gate_up_rows, rows, w4a16_norm_gate_up_tiles):
+            out, residual = form(stream, norm, gate_up)
+            near(out, gate * torch.sigmoid(gate) * up, torch.float16, 8)
+            near(residual, total, torch.float16)
 
 
 def case_project():
