@@ -11,7 +11,10 @@ from lmcourse.homework.exercise import Exercise
 from lmcourse.homework.greedy import GREEDY
 from lmcourse.homework.kv_bytes import KV_BYTES
 from lmcourse.homework.online_softmax import ONLINE_SOFTMAX
+from lmcourse.homework.pack_nibbles import PACK_NIBBLES
+from lmcourse.homework.packed_product import PACKED_PRODUCT
 from lmcourse.homework.parameters import PARAMETERS
+from lmcourse.homework.scale_search import SCALE_SEARCH
 from lmcourse.homework.serving_times import SERVING_TIMES
 from lmcourse.homework.wqkv import WQKV
 
@@ -25,6 +28,9 @@ EXERCISES: tuple[Exercise, ...] = (
     KV_BYTES,
     BLOCK_ALLOCATOR,
     ONLINE_SOFTMAX,
+    PACK_NIBBLES,
+    SCALE_SEARCH,
+    PACKED_PRODUCT,
     EVENT_STREAM,
     BATCH_STEPS,
     SERVING_TIMES,

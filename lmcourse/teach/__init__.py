@@ -12,6 +12,8 @@ error_histogram.py   what quantisation changes
 line_chart.py        curves, and where they cross
 recorded.py          results measured elsewhere, with machine and date
 speed_bars.py        tokens per second
+roofline.py          what a machine can do at which intensity
+quantization.py      what bits and group sizes do, and where bits lie
 kernel_reads.py      the attention kernel in Triton's interpreter, and what it loads
 source.py            a kernel's stages, cut at its own comments
 widgets.py           Stepper: a slider over drawings
@@ -27,9 +29,11 @@ from lmcourse.teach.kernel_reads import interpret_decode
 from lmcourse.teach.line_chart import crossing, line_chart
 from lmcourse.teach.live_bytes import LiveBytes, measure_intermediate_bytes
 from lmcourse.teach.memory_bar import memory_bar
+from lmcourse.teach.quantization import explore_rounding, packing_picture, round_at
 from lmcourse.teach.read_pattern import read_pattern
 from lmcourse.teach.recorded import RecordedTable, recorded_decode
 from lmcourse.teach.recording import Recording, record_run
+from lmcourse.teach.roofline import attainable, roofline
 from lmcourse.teach.source import kernel_stages
 from lmcourse.teach.speed_bars import speed_bars
 from lmcourse.teach.step_chart import step_chart
@@ -44,18 +48,23 @@ __all__ = [
     "Recording",
     "Stepper",
     "Timeline",
+    "attainable",
     "block_map",
     "crossing",
     "error_histogram",
+    "explore_rounding",
     "interpret_decode",
     "kernel_stages",
     "line_chart",
     "measure_intermediate_bytes",
     "memory_bar",
+    "packing_picture",
     "pool_states",
     "read_pattern",
     "record_run",
     "recorded_decode",
+    "roofline",
+    "round_at",
     "speed_bars",
     "step_chart",
     "timeline",
