@@ -18,10 +18,10 @@ Scene = Callable[[Random], Dialogue]
 
 # Short exchanges that stand alone and can follow one another; weights are shares of all exchanges.
 _EXCHANGES: tuple[tuple[Scene, float], ...] = (
-    (course.course, 32),
-    (arithmetic.arithmetic, 20),
-    (word_lists.word_list, 28),
-    (capitals.capital, 9),
+    (course.course, 25),
+    (arithmetic.arithmetic, 15),
+    (word_lists.word_list, 38),
+    (capitals.capital, 15),
     (chat.small_talk, 8),
     (chat.suggestions, 2.5),
     (chat.joke, 1.5),
@@ -58,10 +58,10 @@ def _tools(rng: Random) -> Dialogue:
 
 
 MIXTURE: tuple[tuple[Scene, float], ...] = (
-    (_several, 63),
-    (_recall, 17),
-    (_tools, 13),
-    (passkey.passkey, 3.5),
+    (_several, 62),
+    (_recall, 24),
+    (_tools, 8),
+    (passkey.passkey, 3),
     (stories.story, 1),
     (course.course_essay, 1.5),
     (chat.repeated_question, 1.5),

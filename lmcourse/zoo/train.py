@@ -3,7 +3,7 @@
     python -m lmcourse.zoo.train --out OUT --minutes 9          on a GPU
     python -m lmcourse.zoo.train --out OUT --steps 200 --device cpu --workers 1
 
-AdamW, warm-up and cosine over the budget, bf16 autocast on CUDA, loss on the assistant's tokens only. Every run with
+Warm-up and a straight decay to nothing over the budget, bf16 autocast on CUDA, loss on the assistant's tokens only. Every run with
 the same seed, steps and number of workers sees the same batches. The state is written at every report and in the end.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -36,6 +35,7 @@ from lmcourse.zoo.dialogue import Dialogue
 from lmcourse.zoo.scenes import arithmetic, capitals, course, passkey, tools, word_lists
 from lmcourse.zoo.scenes.recall import recall
 from lmcourse.zoo.tokenizer import save_tokenizer, train_tokenizer
+from lmcourse.zoo.updates import Updates
 
 __all__ = ["Plan", "Run", "main", "train"]
 
@@ -65,17 +65,8 @@ class Plan:
 
 
 def _rate(progress: float, peak: float) -> float:
-    """Warm-up over the first hundredth, then a cosine to a thousandth of the peak."""
-    if progress < 0.01:
-        return peak * (0.05 + 0.95 * progress / 0.01)
-    return peak * (0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - 0.01) / 0.99))))
-
-
-def _optimizer(model: TrainableDecoder, plan: Plan) -> torch.optim.AdamW:
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "tok_embeddings" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "tok_embeddings" in name]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.peak_rate, betas=(0.9, 0.95), eps=1e-8, fused=plan.device == "cuda")
+    """Warm-up over the first hundredth, a fifth of the run at the peak, then a straight line to nothing."""
+    return peak * min(1.0, 0.02 + progress / 0.01, max(0.0, 1 - progress) / 0.8)
 
 
 def _loss(hidden: Tensor, head: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
@@ -133,7 +124,7 @@ class Run:
         self.model = TrainableDecoder(TINY_CHAT, seed=plan.seed).to(self.device)
         if plan.init:
             self.model.load_state_dict(load_state(plan.init))
-        self.optimizer = _optimizer(self.model, plan)
+        self.updates = Updates(self.model, graphs=plan.device == "cuda" and plan.graphs, log=log)
         self.chat = ChatModel(self.model, Tokenizer.from_file(str(plan.out / "tokenizer.json")), max_new=120)
         self.loss_function = _loss
         self.backward: Callable[[Batch], Tensor] = self._plain_backward
@@ -179,16 +170,10 @@ class Run:
 
     def one_step(self, rate: float) -> Tensor:
         """One update from `batches_per_step` batches; returns the loss, still on the device."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if gradients:
-            torch._foreach_zero_(gradients)
         total = torch.zeros((), device=self.device)
         for _ in range(self.plan.batches_per_step):
             total += self.backward(self._next_batch())
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        self.updates.step(rate)
         self.step += 1
         return total
 

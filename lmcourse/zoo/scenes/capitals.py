@@ -7,8 +7,9 @@ from functools import lru_cache
 from random import Random
 
 from lmcourse.zoo.dialogue import Dialogue, turn
+from lmcourse.zoo.parts import around, expand
 from lmcourse.zoo.texts_reader import read_text
-from lmcourse.zoo.wording import decorate, fill, phrase, rough, scatter, spin
+from lmcourse.zoo.wording import blur, decorate, fill, phrase, rough, scatter, spin
 
 __all__ = ["Country", "answer", "capital", "countries"]
 
@@ -48,10 +49,22 @@ def _name(rng: Random, country: Country) -> str:
     return name.lower() if rng.random() < 0.12 else name
 
 
+def _composed(rng: Random, *, chinese: bool) -> str:
+    """A question with the hole {x}, put together from parts, often with clauses around it."""
+    core = expand(rng, "<capital_q_zh>" if chinese else "<capital_q>")
+    core += rng.choice(("？", "？", "?", "。", "", "呢？") if chinese else ("?", "?", "?", ".", "", "!"))
+    if rng.random() < 0.7:
+        core = around(rng, core, chinese=chinese, share=0.5)
+    return rough(rng, blur(rng, core, strength=0.12) if rng.random() < 0.15 else core)
+
+
 def capital(rng: Random) -> Dialogue:
     """A question about one country and its answer."""
     country = rng.choice(countries())
-    chinese = rng.random() < 0.45
+    chinese = rng.random() < 0.62
+    if rng.random() < 0.5:
+        name = country.name_zh if chinese else _name(rng, country)
+        return turn(fill(_composed(rng, chinese=chinese), x=name), answer(country, chinese=chinese))
     if rng.random() < 0.3:
         parts = ["{x}", rng.choice(("首都", "的首都"))] if chinese else ["{x}", spin(rng, "[the |]capital[ city|]")]
         core = scatter(rng, parts if rng.random() < (0.8 if chinese else 0.4) else parts[::-1], chinese=chinese)

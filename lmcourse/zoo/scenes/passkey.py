@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from lmcourse.zoo.dialogue import Dialogue, say, turn
+from lmcourse.zoo.made_up import person_zh
+from lmcourse.zoo.parts import expand
 from lmcourse.zoo.scenes.course import topics
 from lmcourse.zoo.texts_reader import frames, word
 from lmcourse.zoo.wording import chatter, decorate, fill, phrase, rough, scatter
@@ -40,7 +42,7 @@ def _filler(rng: Random, *, chinese: bool) -> str:
         values = {
             hole: rng.choice(frames(_SCENE)[f"pieces_{hole[0]}"]) for hole in ("m", "n", "a", "a2", "o", "o2", "f")
         }
-        names = [rng.choice(word("cjk_surnames")) + rng.choice(word("cjk_given")) for _ in range(2)]
+        names = [person_zh(rng) for _ in range(2)]
         return fill(
             rng.choice(frames(_SCENE)["sentences_zh"]), d=rng.randrange(2, 100), u=names[0], u2=names[1], **values
         )
@@ -75,14 +77,19 @@ def passkey(rng: Random, *, longest: int = 5600) -> Dialogue:
     chinese = rng.random() < 0.35
     kind, value = rng.choice(frames(_SCENE)["kinds_zh" if chinese else "kinds_en"]), _value(rng)
     # Chinese takes about one token a character, English about one for four.
-    size = int(longest * rng.random() ** 1.6 * (0.27 if chinese else 1.0))
+    size = int(longest * rng.random() ** 1.9 * (0.27 if chinese else 1.0))
     sentences = _haystack(rng, size, chinese=chinese)
     hidden = fill(phrase(rng, _SCENE, "hide", chinese=chinese), k=kind, v=value)
     place = rng.randrange(len(sentences) + 1)
     sentences.insert(place, hidden if hidden.startswith(value) else hidden[0].upper() + hidden[1:])
     body = ("" if chinese else rng.choice((" ", " ", " ", "\n"))).join(sentences)
     intro = fill(phrase(rng, _SCENE, "intro", chinese=chinese), k=kind)
-    if rng.random() < 0.3:
+    draw = rng.random()
+    if draw < 0.4:
+        frame = expand(rng, phrase(rng, "recall", "ask", chinese=chinese))
+        question = fill(rough(rng, frame), q="{k}" if chinese else "the {k}")
+        question = fill(question, k=kind)
+    elif draw < 0.6:
         question = fill(rough(rng, scatter(rng, ["{k}"], chinese=chinese)), k=kind)
     else:
         question = fill(decorate(rng, phrase(rng, _SCENE, "ask", chinese=chinese), plain=0.7), k=kind)

@@ -14,7 +14,8 @@ from functools import lru_cache
 from random import Random
 
 from lmcourse.zoo.dialogue import Dialogue, say
-from lmcourse.zoo.scenes.word_lists import made_up_word
+from lmcourse.zoo.made_up import any_value, made_up_word, person_zh
+from lmcourse.zoo.parts import around, expand
 from lmcourse.zoo.texts_reader import blocks, frames, general, read_text, word
 from lmcourse.zoo.wording import blur, chatter, decorate, fill, phrase, rough, scatter, spin
 
@@ -35,6 +36,7 @@ class Fact:
     reply: str
     note: str
     cues: tuple[str, ...]
+    names: tuple[str, ...]
     values: tuple[str, ...]
     kinds: tuple[str, ...]
 
@@ -46,11 +48,9 @@ def facts(*, chinese: bool) -> tuple[Fact, ...]:
     for name, fields in blocks(read_text("facts.txt")):
         kind, _, language = name.partition("_")
         if (language == "zh") == chinese:
-            values, kinds = (tuple(fields.get(key, ("",))[0].split("; ")) if key in fields else () for key in "vk")
-            tell, ask = fields["t"], fields["a"]
-            found.append(
-                Fact(kind, chinese, tell, ask, fields["r"][0], fields["n"][0], fields.get("c", ()), values, kinds)
-            )
+            lists = (tuple(fields[key][0].split("; ")) if key in fields else () for key in "qvk")
+            tell, ask, cues = fields["t"], fields["a"], fields.get("c", ())
+            found.append(Fact(kind, chinese, tell, ask, fields["r"][0], fields["n"][0], cues, *lists))
     return tuple(found)
 
 
@@ -59,8 +59,7 @@ def _name(rng: Random) -> str:
 
 
 def _name_zh(rng: Random) -> str:
-    known = rng.random() < 0.75
-    return rng.choice(word("cjk_surnames")) + rng.choice(word("cjk_given")) if known else _name(rng)
+    return person_zh(rng) if rng.random() < 0.85 else _name(rng)
 
 
 def _number(rng: Random) -> str:
@@ -87,12 +86,22 @@ def _code_zh(rng: Random) -> str:
 
 
 def _items(rng: Random) -> str:
-    return ", ".join(rng.sample(word(rng.choice(("food", "things"))), rng.randrange(2, 5)))
+    kinds = rng.choice((("food",), ("things",), ("food", "things"), ("food", "things", "nature", "abstract")))
+    draw = rng.random()
+    items: list[str] = []
+    while len(items) < rng.choice((2, 3, 3, 4, 4, 5)):
+        item = made_up_word(rng) if draw < 0.15 else rng.choice(word(rng.choice(kinds)))
+        item = f"{rng.choice(word('qualities'))} {item}" if rng.random() < 0.08 else item
+        items += [item] if item not in items else []
+    return ", ".join(items[:-1]) + " and " + items[-1] if rng.random() < 0.2 else ", ".join(items)
 
 
 def _items_zh(rng: Random) -> str:
-    goods = (*word("cjk_words")[:10], "面包", "牛奶", "鸡蛋", "豆腐", "茶", "咖啡", "米饭")
-    return "、".join(rng.sample(goods, rng.randrange(2, 5)))
+    goods = word("cjk_words")[:10] if rng.random() < 0.3 else word("cjk_words")
+    items = rng.sample((*goods, "面包", "牛奶", "鸡蛋", "豆腐", "茶叶", "咖啡", "米饭"), rng.randrange(2, 6))
+    if rng.random() < 0.2:
+        items[0] = rng.choice(general(chinese=True))
+    return "、".join(dict.fromkeys(items))
 
 
 _DRAWS: dict[tuple[str, bool], Callable[[Random], str]] = {
@@ -111,40 +120,20 @@ _DRAWS: dict[tuple[str, bool], Callable[[Random], str]] = {
 }
 
 
-_ACCENTS = str.maketrans("aeoun", "áéöüñ")
-_EVERYTHING = ("course_engine.txt", "course_serving.txt", "capitals.txt", "cities.txt", "general.txt", "words.txt")
-
-
-@lru_cache(maxsize=1)
-def _han() -> tuple[str, ...]:
-    """Every Han character of the corpus's texts."""
-    return tuple(sorted({sign for name in _EVERYTHING for sign in read_text(name) if "\u4e00" <= sign <= "\u9fff"}))
-
-
-def _wild(rng: Random, *, chinese: bool) -> str:
-    """Any value at all, so that values are copied and not guessed from their kind."""
-    draw = rng.random()
-    if chinese:
-        if draw < 0.3:
-            return rng.choice(general(chinese=True))
-        # Characters that no text here holds are spelt in bytes, and bytes have to be copied, too.
-        known = [rng.choice(_han()) for _ in range(rng.randrange(1, 4))]
-        return "".join(known if draw < 0.8 else (chr(rng.randrange(0x4E00, 0x9FA6)) for _ in known))
-    if draw < 0.65:
-        made_up = made_up_word(rng)
-        return made_up if draw < 0.4 else made_up.translate(_ACCENTS if draw < 0.47 else {}).capitalize()
-    if draw < 0.85:
-        return rng.choice(general(chinese=False))
-    return rng.choice(word(rng.choice(("things", "animals", "people", "qualities", "food", "verbs"))))
-
-
 def _draw(rng: Random, fact: Fact) -> str:
-    wild = fact.kind not in ("age", "number", "items") and rng.random() < 0.3
+    wild = fact.kind not in ("age", "number", "items") and rng.random() < 0.35
     if wild:
-        return _wild(rng, chinese=fact.chinese)
+        return any_value(rng, chinese=fact.chinese)
     if fact.values:
         return rng.choice(fact.values)
     return rng.choice(word(rng.choice(fact.kinds))) if fact.kinds else _DRAWS[fact.kind, fact.chinese](rng)
+
+
+def _worn(rng: Random, template: str, *, chinese: bool) -> str:
+    """The statement with clauses around it, as people type it."""
+    if rng.random() < 0.5:
+        template = around(rng, template, chinese=chinese)
+    return rough(rng, blur(rng, template, strength=0.12) if rng.random() < 0.25 else template)
 
 
 def _statement(rng: Random, chosen: list[tuple[Fact, str]]) -> str:
@@ -153,11 +142,8 @@ def _statement(rng: Random, chosen: list[tuple[Fact, str]]) -> str:
     leads = frames("recall")["lead_zh" if chinese else "lead_en"]
     lead = rng.choice(leads)[1:-1] if rng.random() < 0.4 else ""
     join = rng.choice(("，", "。") if chinese else (" and ", ". ", ", ", ", and ", ". Also, "))
-    spun = [(spin(rng, rng.choice(fact.tell)), value) for fact, value in chosen]
-    templates = [
-        (rough(rng, blur(rng, text, strength=0.12) if rng.random() < 0.3 else text), value) for text, value in spun
-    ]
-    text = join.join(fill(template, v=value) for template, value in templates)
+    spun = [(expand(rng, rng.choice(fact.tell)), value) for fact, value in chosen]
+    text = join.join(fill(_worn(rng, template, chinese=chinese), v=value) for template, value in spun)
     if rng.random() < 0.2:
         lead = chatter(rng, chinese=chinese, longest=8) + rng.choice(("，", "。") if chinese else (", ", ". ", ": "))
     if rng.random() < 0.15:
@@ -174,7 +160,11 @@ def _tell(rng: Random, chosen: list[tuple[Fact, str]]) -> Dialogue:
 
 
 def _ask(rng: Random, fact: Fact, value: str) -> Dialogue:
-    if fact.cues and rng.random() < 0.3:
+    draw = rng.random()
+    if fact.names and draw < 0.5:
+        frame = phrase(rng, "recall", "ask", chinese=fact.chinese)
+        question = fill(decorate(rng, expand(rng, frame), plain=0.8, blurred=0.1), q=rng.choice(fact.names))
+    elif fact.cues and draw < 0.65:
         question = rough(rng, scatter(rng, [rng.choice(fact.cues)], chinese=fact.chinese))
     else:
         question = decorate(rng, spin(rng, rng.choice(fact.ask)), plain=0.6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from lmcourse.zoo.dialogue import Dialogue, turn
-from lmcourse.zoo.scenes.word_lists import made_up_word
+from lmcourse.zoo.made_up import made_up_word
 from lmcourse.zoo.texts_reader import frames, word
 from lmcourse.zoo.wording import chatter, decorate, fill, phrase
 

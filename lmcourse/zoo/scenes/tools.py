@@ -17,7 +17,7 @@ from random import Random
 
 from lmcourse.zoo.dialogue import Dialogue, say, turn
 from lmcourse.zoo.scenes.capitals import countries
-from lmcourse.zoo.scenes.word_lists import made_up_word
+from lmcourse.zoo.made_up import made_up_word
 from lmcourse.zoo.texts_reader import blocks, frames, general, read_text, word
 from lmcourse.zoo.wording import decorate, fill, rough, scatter, spin
 
