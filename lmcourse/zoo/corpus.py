@@ -19,7 +19,7 @@ Scene = Callable[[Random], Dialogue]
 # Short exchanges that stand alone and can follow one another; weights are shares of all exchanges.
 _EXCHANGES: tuple[tuple[Scene, float], ...] = (
     (course.course, 25),
-    (arithmetic.arithmetic, 15),
+    (arithmetic.arithmetic, 17),
     (word_lists.word_list, 38),
     (capitals.capital, 15),
     (chat.small_talk, 8),
@@ -59,8 +59,8 @@ def _tools(rng: Random) -> Dialogue:
 
 MIXTURE: tuple[tuple[Scene, float], ...] = (
     (_several, 62),
-    (_recall, 24),
-    (_tools, 8),
+    (_recall, 25),
+    (_tools, 10),
     (passkey.passkey, 3),
     (stories.story, 1),
     (course.course_essay, 1.5),

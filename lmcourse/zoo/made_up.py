@@ -93,4 +93,4 @@ def any_value(rng: Random, *, chinese: bool) -> str:
     if draw < 0.65:
         made_up = made_up_word(rng)
         return made_up if draw < 0.4 else made_up.translate(_ACCENTS if draw < 0.47 else {}).capitalize()
-    return rng.choice(general(chinese=False) if draw < 0.85 else word(rng.choice(KINDS)))
+    return rng.choice(general(chinese=False) if draw < 0.75 else word(rng.choice((*KINDS, "more", "more"))))

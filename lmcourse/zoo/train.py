@@ -3,8 +3,9 @@
     python -m lmcourse.zoo.train --out OUT --minutes 9          on a GPU
     python -m lmcourse.zoo.train --out OUT --steps 200 --device cpu --workers 1
 
-Warm-up and a straight decay to nothing over the budget, bf16 autocast on CUDA, loss on the assistant's tokens only. Every run with
-the same seed, steps and number of workers sees the same batches. The state is written at every report and in the end.
+Warm-up and a straight decay to nothing over the budget, bf16 autocast on CUDA, loss on the assistant's tokens only.
+Every run with the same seed, steps and number of workers sees the same batches. The state is written at every report
+and in the end.
 """
 
 from __future__ import annotations

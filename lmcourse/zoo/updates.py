@@ -33,14 +33,15 @@ def orthogonal(matrices: Tensor) -> Tensor:
     for _ in range(5):
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * (square @ square)) @ x
-    return (x if wide else x.mT).to(matrices.dtype)
+    result: Tensor = (x if wide else x.mT).to(matrices.dtype)
+    return result
 
 
 class _Matrices:
     """Weights of one shape, their momentum in one tensor [count, rows, columns]."""
 
     def __init__(self, weights: list[nn.Parameter]) -> None:
-        self.weights = weights
+        self.weights: list[Tensor] = list(weights)
         self.momentum = torch.zeros(len(weights), *weights[0].shape, device=weights[0].device)
         self.scale = 0.2 * max(weights[0].shape) ** 0.5
 
@@ -56,7 +57,7 @@ class _Others:
     """AdamW without decay for weights of any shapes; the number of steps lives on the device."""
 
     def __init__(self, weights: list[nn.Parameter]) -> None:
-        self.weights = weights
+        self.weights: list[Tensor] = list(weights)
         self.means = [torch.zeros_like(weight) for weight in weights]
         self.squares = [torch.zeros_like(weight) for weight in weights]
         self.steps = torch.zeros((), device=weights[0].device)

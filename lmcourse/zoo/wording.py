@@ -152,8 +152,11 @@ def blur(rng: Random, text: str, *, strength: float = 0.3) -> str:
     """The template with a share of its words dropped, replaced or added to; holes and deciding words stay."""
     chinese = is_chinese(text)
     made: list[str] = []
-    for piece in _split(text):
-        fixed = piece.startswith("{") or not any(c.isalpha() for c in piece) or _CUES.search(piece.lower()) is not None
+    pieces = _split(text)
+    for index, piece in enumerate(pieces):
+        # What touches a hole stays: without it nobody could tell where the value begins or ends.
+        touches = any(near.startswith("{") for near in pieces[max(0, index - 1) : index + 2])
+        fixed = touches or not any(c.isalpha() for c in piece) or _CUES.search(piece.lower()) is not None
         draw = rng.random()
         space = " " if piece.startswith(" ") else ""
         if fixed or draw > strength:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from random import Random
 
 from lmcourse.zoo.dialogue import Dialogue, turn
+from lmcourse.zoo.parts import expand
 from lmcourse.zoo.texts_reader import frames, word
 from lmcourse.zoo.wording import decorate, fill, phrase, rough, scatter, spin
 
@@ -54,7 +55,7 @@ def arithmetic(rng: Random) -> Dialogue:
         )
     else:
         section = rng.choices(("any", kind), weights=(1, 2))[0]
-        template = decorate(rng, phrase(rng, "arithmetic", section, chinese=draw >= 0.76))
+        template = decorate(rng, expand(rng, phrase(rng, "arithmetic", section, chinese=draw >= 0.76)))
     sign = "+" if plus else rng.choice(("-", "-", "-", "-", "−", "–"))
     who, who2 = rng.sample(word("names"), 2)
     question = fill(template, a=a, b=b, s=sign, thing=rng.choice(word("things")), who=who, who2=who2)

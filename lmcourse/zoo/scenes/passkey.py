@@ -54,9 +54,9 @@ def _filler(rng: Random, *, chinese: bool) -> str:
 
 def _value(rng: Random) -> str:
     draw = rng.random()
-    if draw < 0.8:
+    if draw < 0.88:
         return "".join(rng.choice("0123456789") for _ in range(rng.choice((3, 4, 4, 5, 5, 5, 5, 6, 6, 7, 8))))
-    if draw < 0.9:
+    if draw < 0.94:
         return f"{rng.choice(word('qualities'))} {rng.choice(word('animals'))}"
     return "".join(rng.choice("ABCDEFGHJKMNPQRSTUVWXYZ23456789") for _ in range(rng.choice((4, 5, 6))))
 
@@ -79,7 +79,7 @@ def passkey(rng: Random, *, longest: int = 5600) -> Dialogue:
     # Chinese takes about one token a character, English about one for four.
     size = int(longest * rng.random() ** 1.9 * (0.27 if chinese else 1.0))
     sentences = _haystack(rng, size, chinese=chinese)
-    hidden = fill(phrase(rng, _SCENE, "hide", chinese=chinese), k=kind, v=value)
+    hidden = fill(expand(rng, phrase(rng, _SCENE, "hide", chinese=chinese)), k=kind, v=value)
     place = rng.randrange(len(sentences) + 1)
     sentences.insert(place, hidden if hidden.startswith(value) else hidden[0].upper() + hidden[1:])
     body = ("" if chinese else rng.choice((" ", " ", " ", "\n"))).join(sentences)
@@ -92,7 +92,8 @@ def passkey(rng: Random, *, longest: int = 5600) -> Dialogue:
     elif draw < 0.6:
         question = fill(rough(rng, scatter(rng, ["{k}"], chinese=chinese)), k=kind)
     else:
-        question = fill(decorate(rng, phrase(rng, _SCENE, "ask", chinese=chinese), plain=0.7), k=kind)
+        frame = expand(rng, phrase(rng, _SCENE, "ask", chinese=chinese))
+        question = fill(decorate(rng, frame, plain=0.7), k=kind)
     reply = f"{kind}是 {value}。" if chinese else f"The {kind} is {value}."
     if rng.random() < 0.15:
         noted = f"好的，{reply}" if chinese else f"OK. {reply}"

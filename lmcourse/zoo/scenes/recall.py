@@ -14,8 +14,9 @@ from functools import lru_cache
 from random import Random
 
 from lmcourse.zoo.dialogue import Dialogue, say
-from lmcourse.zoo.made_up import any_value, made_up_word, person_zh
+from lmcourse.zoo.made_up import KINDS, any_value, made_up_word, person_zh
 from lmcourse.zoo.parts import around, expand
+from lmcourse.zoo.scenes.capitals import countries
 from lmcourse.zoo.texts_reader import blocks, frames, general, read_text, word
 from lmcourse.zoo.wording import blur, chatter, decorate, fill, phrase, rough, scatter, spin
 
@@ -47,7 +48,7 @@ def facts(*, chinese: bool) -> tuple[Fact, ...]:
     found = []
     for name, fields in blocks(read_text("facts.txt")):
         kind, _, language = name.partition("_")
-        if (language == "zh") == chinese:
+        if (language == "zh") == chinese and kind != "anything":
             lists = (tuple(fields[key][0].split("; ")) if key in fields else () for key in "qvk")
             tell, ask, cues = fields["t"], fields["a"], fields.get("c", ())
             found.append(Fact(kind, chinese, tell, ask, fields["r"][0], fields["n"][0], cues, *lists))
@@ -71,8 +72,10 @@ def _age(rng: Random) -> str:
 
 
 def _city(rng: Random) -> str:
-    cities = frames("recall")["cities_en"]
-    return rng.choice(cities) if rng.random() < 0.8 else made_up_word(rng).capitalize()
+    draw = rng.random()
+    if draw < 0.5:
+        return rng.choice(frames("recall")["cities_en"])
+    return rng.choice(countries()).capital if draw < 0.75 else made_up_word(rng).capitalize()
 
 
 def _code(rng: Random) -> str:
@@ -86,7 +89,7 @@ def _code_zh(rng: Random) -> str:
 
 
 def _items(rng: Random) -> str:
-    kinds = rng.choice((("food",), ("things",), ("food", "things"), ("food", "things", "nature", "abstract")))
+    kinds = rng.choice((("food",), ("things",), ("food", "things"), ("food", "things", "more"), ("food", "more")))
     draw = rng.random()
     items: list[str] = []
     while len(items) < rng.choice((2, 3, 3, 4, 4, 5)):
@@ -133,7 +136,24 @@ def _worn(rng: Random, template: str, *, chinese: bool) -> str:
     """The statement with clauses around it, as people type it."""
     if rng.random() < 0.5:
         template = around(rng, template, chinese=chinese)
-    return rough(rng, blur(rng, template, strength=0.12) if rng.random() < 0.25 else template)
+    return rough(rng, blur(rng, template, strength=0.12) if rng.random() < 0.2 else template)
+
+
+def _anything(rng: Random, *, chinese: bool) -> tuple[Fact, str]:
+    """A fact about any thing at all, so that it is looked up by its name: "my anchor is Belun" → "my anchor?"."""
+    template = dict(blocks(read_text("facts.txt")))["anything_zh" if chinese else "anything_en"]
+    thing = rng.choice(general(chinese=True) if chinese else word(rng.choice((*KINDS, "more"))))
+    if not chinese and rng.random() < 0.25:
+        thing = f"{rng.choice(word('qualities'))} {thing}"
+    lines = {key: tuple(line.replace("{k}", thing) for line in template[key]) for key in "tarnq"}
+    names = tuple(lines["q"][0].split("; "))
+    fact = Fact(thing, chinese, lines["t"], lines["a"], lines["r"][0], lines["n"][0], (), names, (), ())
+    draw = rng.random()
+    if draw < 0.25:
+        return fact, _number(rng)
+    if draw < 0.4 and not chinese:
+        return fact, " ".join(any_value(rng, chinese=False) for _ in range(rng.randrange(2, 4)))
+    return fact, any_value(rng, chinese=chinese)
 
 
 def _statement(rng: Random, chosen: list[tuple[Fact, str]]) -> str:
@@ -176,6 +196,9 @@ def recall(rng: Random, distractor: Callable[[Random], Dialogue]) -> Dialogue:
     chinese = rng.random() < 0.45
     pool = facts(chinese=chinese)
     chosen = [(fact, _draw(rng, fact)) for fact in rng.sample(pool, rng.choice((1, 1, 2, 2, 3, 4)))]
+    others = [_anything(rng, chinese=chinese) for _ in range(rng.choice((0, 0, 0, 0, 1, 2)))]
+    chosen = list({fact.kind: (fact, value) for fact, value in [*chosen, *others]}.values())
+    rng.shuffle(chosen)
     dialogue: Dialogue = []
     index = 0
     while index < len(chosen):
@@ -187,7 +210,8 @@ def recall(rng: Random, distractor: Callable[[Random], Dialogue]) -> Dialogue:
     if rng.random() < 0.15:
         changed = rng.randrange(len(chosen))
         fact = chosen[changed][0]
-        chosen[changed] = (fact, _draw(rng, fact))
+        drawn = _draw(rng, fact) if fact in pool else any_value(rng, chinese=chinese)
+        chosen[changed] = (fact, drawn)
         update = rng.choice(
             ("我改主意了，", "更正一下，", "现在")
             if chinese

@@ -16,8 +16,8 @@ from functools import lru_cache
 from random import Random
 
 from lmcourse.zoo.dialogue import Dialogue, say, turn
-from lmcourse.zoo.scenes.capitals import countries
 from lmcourse.zoo.made_up import made_up_word
+from lmcourse.zoo.scenes.capitals import countries
 from lmcourse.zoo.texts_reader import blocks, frames, general, read_text, word
 from lmcourse.zoo.wording import decorate, fill, rough, scatter, spin
 

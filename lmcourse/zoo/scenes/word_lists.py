@@ -16,17 +16,18 @@ from lmcourse.zoo.wording import decorate, fill, join_items, phrase, rough, scat
 
 __all__ = ["answer", "random_words", "word_list"]
 
+
 def random_words(rng: Random, count: int) -> list[str]:
     """Distinct words: from one kind, from all kinds, or partly made up; lower-case, now and then capitalised."""
     draw = rng.random()
-    if draw < 0.3:
+    if draw < 0.2:
         kind = rng.choice((*KINDS, "names"))
         words = rng.sample(word(kind), min(count, len(word(kind))))
     else:
-        made_up = 0.0 if draw < 0.6 else 0.3 if draw < 0.85 else 1.0
+        made_up = 0.0 if draw < 0.5 else 0.3 if draw < 0.8 else 1.0
         chosen: set[str] = set()
         while len(chosen) < count:
-            known = general(chinese=False) if rng.random() < 0.25 else word(rng.choice(KINDS))
+            known = general(chinese=False) if rng.random() < 0.2 else word(rng.choice((*KINDS, "more", "more", "more")))
             chosen.add(made_up_word(rng) if rng.random() < made_up else rng.choice(known))
         words = sorted(chosen)
         rng.shuffle(words)
@@ -48,14 +49,17 @@ def _composed(rng: Random, *, sort: bool, chinese: bool) -> str:
     end = rng.choice(("。", "？", "", "。", "！") if chinese else (".", "?", "", ".", "!", ", please."))
     draw = rng.random()
     if draw < 0.45:
-        colon = rng.choice(("：", ":", "：", "？", "。", "，如下：") if chinese else (":", ":", ":", "?", ".", " -", "!", ";"))
+        colon = rng.choice(
+            ("：", ":", "：", "？", "。", "，如下：") if chinese else (":", ":", ":", "?", ".", " -", "!", ";")
+        )
         return f"{request}{colon}{rng.choice((' ', ' ', chr(10)) if not chinese else ('', '', chr(10), ' '))}{{l}}"
     if draw < 0.65:
         return rng.choice(("{l}\n", "{l}\n", "{l}. ", "{l} - ", "{l}: ", "{l}; ", "{l}\n\n")) + request + end
     lead = expand(rng, f"<list_lead{tail}>")
-    colon = rng.choice(("：", ":", "，") if chinese else (":", ":", " are:", " -"))
+    colon = rng.choice(("：", ":", "，", "是", "有") if chinese else (":", ":", " are:", " -", " are", " is", " like"))
     stop = rng.choice(("。", "，", "\n", "；") if chinese else (". ", ". ", "\n", "; ", " - "))
-    return f"{lead}{colon}{'' if chinese else ' '}{{l}}{stop}{request}{end}"
+    held = f"{lead}{colon}{'' if chinese else ' '}{{l}}"
+    return f"{request}{stop}{held}{rng.choice(('', end))}" if draw < 0.82 else f"{held}{stop}{request}{end}"
 
 
 def _template(rng: Random, *, sort: bool, chinese: bool) -> str:
@@ -83,7 +87,8 @@ def word_list(rng: Random) -> Dialogue:
     else:
         words = random_words(rng, count)
     template = _template(rng, sort=sort, chinese=chinese)
+    # Inside a sentence mostly commas keep the words of the list apart from the words around it.
     inline = not re.search(r"[:：?？.。!！;；，\n-] ?\{l\}|\{l\}\n", template)
-    # Inside a sentence only commas keep the words of the list apart from the words around it.
-    listed = ", ".join(words) if inline else join_items(rng, words, chinese=chinese)
+    glue = rng.choices((", ", " ", "\n"), weights=(8, 1, 1))[0]
+    listed = glue.join(words) if inline else join_items(rng, words, chinese=chinese)
     return turn(fill(template, l=listed), answer(words, sort=sort))
