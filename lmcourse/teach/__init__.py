@@ -31,7 +31,7 @@ from lmcourse.teach.live_bytes import LiveBytes, measure_intermediate_bytes
 from lmcourse.teach.memory_bar import memory_bar
 from lmcourse.teach.quantization import explore_rounding, packing_picture, round_at
 from lmcourse.teach.read_pattern import read_pattern
-from lmcourse.teach.recorded import RecordedTable, recorded_decode
+from lmcourse.teach.recorded import RecordedTable, recorded_decode, recorded_kv_accuracy
 from lmcourse.teach.recording import Recording, record_run
 from lmcourse.teach.roofline import attainable, roofline
 from lmcourse.teach.source import kernel_stages
@@ -63,6 +63,7 @@ __all__ = [
     "read_pattern",
     "record_run",
     "recorded_decode",
+    "recorded_kv_accuracy",
     "roofline",
     "round_at",
     "speed_bars",

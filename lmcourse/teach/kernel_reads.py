@@ -7,17 +7,21 @@ There each address is turned back into a place: which program asked, and for whi
 
 The interpreter must be chosen before Triton is first imported, so the kernel runs in a Python of its own.
 
-Contract: one decode step of one request; the kernel is the engine's, nothing is simulated.
+Contract: one decode step of one request; the kernel is the engine's, nothing is simulated. Where there is no Triton
+(macOS, Windows) a warning says so and nothing was read.
 
 Lesson: 3 (the kernel)
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +78,9 @@ def interpret_decode(table: Sequence[int], *, position: int, tokens_per_block: i
         raise ConfigError(
             "the table does not reach the position", expected=f"blocks below {num_blocks}", got=list(table)
         )
+    if importlib.util.find_spec("triton") is None:
+        warnings.warn("there is no Triton for this system, so the kernel was not run", stacklevel=2)
+        return KernelRun((), num_splits=0, error=math.nan)
     size = {"table": list(table), "position": position, "tokens_per_block": tokens_per_block, "num_blocks": num_blocks}
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-c", _CODE, json.dumps(size)]

@@ -9,6 +9,7 @@ Lesson: 3 (KV8 and KV4)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from typing import Any
 import lmcourse
 from lmcourse.bench import read_ledger, read_peers
 
-__all__ = ["RecordedTable", "recorded_decode"]
+__all__ = ["RecordedTable", "recorded_decode", "recorded_kv_accuracy"]
 
-_LEDGER = Path(lmcourse.__file__).parents[1] / "benchmarks" / "ledger.jsonl"
+_BENCHMARKS = Path(lmcourse.__file__).parents[1] / "benchmarks"
+_LEDGER = _BENCHMARKS / "ledger.jsonl"
+_BATCHES = (1, 8, 64, 256)  # what everybody measured
 _KV_SETTINGS = {0: "", 4: ", KV int4", 8: ", KV int8"}
 
 
@@ -51,9 +54,9 @@ def recorded_decode(model: str, *, settings: Sequence[str], programs: Sequence[s
     ]
     own: dict[str, tuple[str, Mapping[int, float], str]] = {}
     for line in read_ledger(_LEDGER) if _LEDGER.exists() else []:
-        setting, values = (
-            _setting(line),
-            {s["size"]: s["value"] for s in line.get("speeds", ()) if s["what"] == "decode"},
+        setting = _setting(line)
+        values = _decode_values(
+            {f"{speed['what']} {speed['size']}": speed["value"] for speed in line.get("speeds", ())}
         )
         if line["model"] == f"dummy:{model}" and setting in settings and values:
             machine = line["machine"]
@@ -61,8 +64,23 @@ def recorded_decode(model: str, *, settings: Sequence[str], programs: Sequence[s
     return RecordedTable(tuple(row for row in (*rows, *own.values()) if row[1]))
 
 
+def recorded_kv_accuracy() -> str:
+    """Share of held-out tasks that tiny-chat solves with its cache as computed, in int8 and in int4."""
+    path = _BENCHMARKS / "kv_accuracy_cpu.json"
+    if not path.exists():
+        return "nothing was recorded"
+    result = json.loads(path.read_text("utf-8"))
+    forms = ("as computed", "int8", "int4")
+    lines = ["solved".ljust(14) + "".join(f"{form:>13}" for form in forms)]
+    for task, row in result["tasks"].items():
+        lines.append(task.ljust(14) + "".join(f"{row[form]:>13.1%}" for form in forms))
+    machine = result["machine"]
+    return "\n".join([*lines, f"{machine['cpu']}, {machine['dtype']}, {machine['date']}"])
+
+
 def _decode_values(values: Mapping[str, float]) -> dict[int, float]:
-    return {int(name.split()[1]): value for name, value in values.items() if name.startswith("decode ")}
+    sizes = {int(name.split()[1]): value for name, value in values.items() if name.startswith("decode ")}
+    return {size: sizes[size] for size in _BATCHES if size in sizes}
 
 
 def _setting(line: Mapping[str, Any]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from lmcourse.errors import ConfigError
-from lmcourse.teach import interpret_decode
+from lmcourse.teach import interpret_decode, kernel_reads
 
-pytest.importorskip("triton")
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
+@pytest.mark.skipif(not HAS_TRITON, reason="no Triton for this system")
 def test_interpreted_kernel_reads_each_slot_once() -> None:
     table, position, length = [6, 1, 4], 38, 16
     run = interpret_decode(table, position=position, tokens_per_block=length, num_blocks=8)
@@ -27,6 +30,14 @@ def test_interpreted_kernel_reads_each_slot_once() -> None:
     assert run.slots_by_block == {6: 16, 1: 16, 4: 7}
     assert {read.split for read in run.reads} <= set(range(run.num_splits))
     assert str(run.reads[0]).startswith("program (KV head 0, split 0) reads keys of block")
+
+
+def test_interpret_decode_without_triton_warns_and_reads_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(kernel_reads.importlib.util, "find_spec", lambda name: None)
+    with pytest.warns(UserWarning, match="no Triton"):
+        run = interpret_decode([6, 1, 4], position=38, tokens_per_block=16, num_blocks=8)
+    assert not run.reads
+    assert not run.error < 1
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from lmcourse.bench import read_peers
-from lmcourse.teach import recorded, recorded_decode
+from lmcourse.teach import recorded, recorded_decode, recorded_kv_accuracy
 
 LINE = {
     "model": "dummy:internlm2-1_8b", "weight_format": "hf", "dtype": "float16", "settings": {"quant_policy": 8},
@@ -32,6 +32,14 @@ def test_recorded_decode_takes_the_latest_line_of_the_ledger(monkeypatch, tmp_pa
     monkeypatch.setattr(recorded, "_LEDGER", path)
     table = recorded_decode("internlm2-1_8b", settings=("fp16, KV int8",))
     assert table.rows[-1] == ("lmcourse, fp16, KV int8", {64: 5.0}, "NVIDIA H200, 2026-01-02")
+
+
+def test_recorded_kv_accuracy_holds_every_task() -> None:
+    told = recorded_kv_accuracy()
+    result = json.loads((recorded._BENCHMARKS / "kv_accuracy_cpu.json").read_text("utf-8"))
+    assert [line.split()[0] for line in told.splitlines()[1:-1]] == list(result["tasks"])
+    assert f"{result['tasks']['arithmetic']['int4']:.1%}" in told
+    assert result["machine"]["date"] in told
 
 
 def test_recorded_decode_of_what_nobody_measured_says_so(monkeypatch, tmp_path) -> None:

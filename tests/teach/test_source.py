@@ -19,14 +19,15 @@ def test_kernel_stages_are_its_own_source() -> None:
     source = inspect.getsource(getattr(KERNEL, "fn", KERNEL))
     body = textwrap.dedent(source[source.index("    # which tile am I") :])
     assert "\n".join(stages) == body.rstrip()
-    assert [stage.split()[1].rstrip(":") for stage in stages] == ["which", "load", "compute", "store"]
+    assert stages[0].startswith("# which tile am I")
+    assert stages[-1].startswith("# store")
 
 
 def test_listing_is_markdown_in_a_notebook_and_text_elsewhere() -> None:
-    which, load, *_ = kernel_stages(KERNEL)
-    both = which + load
-    assert repr(both) == f"{which}\n{load}"
-    assert both._repr_markdown_() == f"```python\n{which}\n{load}\n```"
+    which, *_, store = kernel_stages(KERNEL)
+    both = which + store
+    assert repr(both) == f"{which}\n{store}"
+    assert both._repr_markdown_() == f"```python\n{which}\n{store}\n```"
 
 
 def test_kernel_stages_of_a_function_without_any() -> None:
