@@ -141,7 +141,7 @@ print(f"predicted {predicted / 2**20:.2f} MiB, taken {run.stats.kv_bytes / 2**20
 # classroom's comment said). On a CPU the engine pretends to have 1 GiB. **Predict** for 0.05, and guess the third part for
 # 1,000 tokens.
 
-# %%
+# %% tags=["measured"]
 from lmcourse.accounting import Storage, count_weight_bytes
 from lmcourse.teach import measure_intermediate_bytes, memory_bar
 
@@ -156,9 +156,13 @@ for tokens_per_step in (1000, 100):
     table[f"measured, {tokens_per_step} tokens a step"] = parts
 memory_bar(table)
 
+# %% tags=["check"]
+for part, value in predicted.items():
+    print(f"{part}: measured / predicted = {parts[part] / value:.3f}")
+
 # %% [markdown] lang="en"
-# The third part grows with the tokens that a step computes *at once*; so engines cut long prompts into chunks
-# (`max_prefill_token_num`).
+# The cache is a little smaller, because blocks are whole. The third part grows with the tokens that a step computes *at
+# once*; so engines cut long prompts into chunks (`max_prefill_token_num`).
 #
 # ## 4 · The classroom's ladder
 #
@@ -191,6 +195,24 @@ memory_bar(books, limit_bytes=8192 * MIB, title="The classroom's three figures, 
 # %% [markdown] lang="en"
 # What is *taken later*, the intermediate results, fell to a tenth. That fits how engines work: buffers are made for the
 # longest session and the largest batch that the cache can hold, and a cache of 1 % holds next to nothing.
+#
+# Now climb the ladder yourself. (In a terminal: `lmcourse bench memory --ladder`; with `LMCOURSE_DEVICE_MEMORY_GIB=8` any
+# larger card plays the classroom's slice.) **Predict:** do *our* three lie on one line?
+
+# %%
+from lmcourse import TurbomindEngineConfig
+from lmcourse.bench import measure_ladder
+
+taken = {}
+for rung in measure_ladder(folder, TurbomindEngineConfig()):
+    taken[rung.cache_max_entry_count] = rung.taken_bytes / MIB
+    parts = ", ".join(f"{part.name} {part.measured_bytes / MIB:.1f}" for part in rung.parts)
+    print(f"{rung.cache_max_entry_count:>5}: {rung.taken_bytes / MIB:6.1f} MiB taken ({parts})")
+slope = (taken[0.8] - taken[0.5]) / 0.3
+print(f"from the first two, 0.01 should take {taken[0.8] - 0.79 * slope:.1f} MiB; it takes {taken[0.01]:.1f}")
+
+# %% [markdown] lang="en"
+# They do, to within a block. What is *left for work* is what the intermediate results may have.
 #
 # Move the slider: what can the same slice hold at each share?
 
@@ -387,11 +409,13 @@ for name, storage in sizes.items():
 # bits one looks twice. LMDeploy's published scores on school arithmetic (GSM8K) tell the same: KV8 loses less than half a point,
 # KV4 a few.
 #
-# And speed? A step reads all weights and the whole cache. **Predict:** at which batch size does half a cache pay?
+# And speed? A step reads all weights and the whole cache. **Predict:** at which batch size does half a cache pay? (Recorded:
+# held-out tasks that the model solves, and decoding on an H200.)
 
 # %% tags=["gpu"]
-from lmcourse.teach import recorded_decode
+from lmcourse.teach import recorded_decode, recorded_kv_accuracy
 
+print(recorded_kv_accuracy())
 recorded_decode("internlm2-1_8b", settings=("fp16", "fp16, KV int8"), programs=("TurboMind",))
 
 # %% [markdown] lang="en"
@@ -399,8 +423,8 @@ recorded_decode("internlm2-1_8b", settings=("fp16", "fp16, KV int8"), programs=(
 #
 # ## 11 · The kernel, line by line
 #
-# On a GPU, many copies of a program run at once, one per request, KV head and *split* (a part of the block table). Here are
-# three stages of the engine's own, in Triton, a Python dialect that is compiled for GPUs.
+# On a GPU, many copies of a program run at once, one per request, KV head and *split* (a part of the block table). Here is
+# the engine's own, but for its end, in Triton, a Python dialect that is compiled for GPUs.
 
 # %%
 import importlib
@@ -408,23 +432,22 @@ import importlib
 from lmcourse.teach import kernel_stages
 
 kernel = importlib.import_module("lmcourse.kernels.decode_attention")._decode_kernel
-which, load, compute, store = kernel_stages(kernel)
-which + load + compute
+which, *load_and_compute, store = kernel_stages(kernel)
+which + "\n".join(load_and_compute)
 
 # %% [markdown] lang="en"
 # | line | what it does |
 # |---|---|
 # | `tl.program_id` | which copy am I: my request, my KV head, my split |
 # | `_split_blocks` | my share of the table; a split without blocks ends at once |
-# | `block = tl.load(table + last)` | **paging**: one number says where the newest block lies |
-# | `load_words(…, at < position, …)` | its keys and values, but only the rows that earlier steps wrote |
-# | `wait_for_inputs` | the kernel before may still be running: up to here nothing of its work was needed |
-# | `load_words(…, at == position, …)` | the one row that this very step has written |
-# | `load_scales` | what KV8 and KV4 store beside the numbers; nothing otherwise |
-# | `load_queries` | the query heads that share this KV head |
 # | `begin_softmax` | a peak, a total, a weighted sum: nothing seen yet |
-# | `attend(…, at <= position, …)` | the newest block, with a mask: slots beyond the position hold rubbish |
-# | `for index in range(first, last)` | the full blocks, without a mask: one table entry, one tile each |
+# | `tl.load(table + …)` | **paging**: one number says where a block lies |
+# | `wait_for_inputs` | the kernel before may still be running; up to here nothing of its work was needed, so old rows may be read before this line, and this step's own row after it |
+# | `load_queries` | the query heads that share this KV head |
+# | `for index in …` | block after block of my share, one tile each |
+# | `attend(…)` with a mask | slots beyond the position hold rubbish and must not count |
+# | `attend(…)` with `None` | full blocks need no mask |
+# | scales | what KV8 and KV4 store beside the numbers; nothing otherwise |
 #
 # `attend` is a softmax that runs along the blocks; you will write it in exercise 3.3. Triton's *interpreter* runs kernels on
 # the CPU: it decodes position 36 with the table [5, 2, 9], and we listen. **Predict:** which blocks, in which order?
@@ -436,11 +459,8 @@ listened = interpret_decode([5, 2, 9], position=36, tokens_per_block=16, num_blo
 for read in listened.reads:
     if read.kv_head == 0 and read.what == "keys":
         print(read)
+print("slots read, by block:", listened.slots_by_block)  # as the slider of section 5 showed it
 print("as plain torch has it, within 0.00001:", listened.error < 1e-5)
-
-# %% [markdown] lang="en"
-# Each split begins with its newest block, and nothing beyond slot 4 of block 9 is touched: exactly what the slider of
-# section 5 showed.
 
 # %% [markdown] lang="en" exercise="3.1"
 # ## Exercise 3.1 · The price of a conversation
@@ -545,4 +565,4 @@ homework.check("3.3", attend)
 # | `MemoryBudgetError` | weights or blocks exceed the memory budget | its last line names the setting |
 # | a slider that shows but does not move | the kernel is not running | *Run → Run All Cells* |
 # | a picture in place of a slider | the notebook was opened, not run | run the cell |
-# | `the kernel could not be run in Triton's interpreter` | no Triton for this system (Windows, macOS) | read on: the recorded output stays |
+# | `there is no Triton for this system` | Windows and macOS have none | read on; the committed notebook shows the output |
