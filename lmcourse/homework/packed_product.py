@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from lmcourse.homework.compare import Close
 from lmcourse.homework.exercise import Case, Exercise, Mistake
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PACKED_PRODUCT", "product_by_number"]
 
+_TOLERANCE = 1e-4
 _SHIFTS = (0, 16, 4, 20, 8, 24, 12, 28)
 
 
@@ -56,7 +58,7 @@ def _case(seed: int, rows: int, columns: int, group_size: int) -> Case:
     zeros = torch.randint(0, 16, (rows, columns // group_size), generator=generator).float()
     x = torch.randn(columns, generator=generator)
     shown = f"x [{columns}], words [{rows}, {columns // 8}], groups of {group_size}"
-    expected = product_by_number(x, words, scales, zeros, group_size)
+    expected = Close(product_by_number(x, words, scales, zeros, group_size), _TOLERANCE)
     return Case(shown, lambda: (x.clone(), words.clone(), scales.clone(), zeros.clone(), group_size), expected)
 
 
@@ -69,12 +71,12 @@ def _unpacked(words: torch.Tensor, shifts: tuple[int, ...]) -> torch.Tensor:
 def _with(shifts: tuple[int, ...], *, zero_first: bool, use_zero: bool = True) -> Callable[..., Any]:
     def answer(
         x: torch.Tensor, words: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, group_size: int
-    ) -> torch.Tensor:
+    ) -> Close:
         scale = scales.repeat_interleave(group_size, 1)
         zero = zeros.repeat_interleave(group_size, 1) * use_zero
         q = _unpacked(words, shifts)
         weight = (q - zero) * scale if zero_first else q * scale - zero
-        return weight @ x
+        return Close(weight @ x, _TOLERANCE)
 
     return answer
 

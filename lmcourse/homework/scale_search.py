@@ -72,13 +72,6 @@ def _of_weights(weight: torch.Tensor, x: torch.Tensor, round_weight: Round, rati
     return min(ratios, key=error)
 
 
-def _not_undone(weight: torch.Tensor, x: torch.Tensor, round_weight: Round, ratios: tuple[float, ...]) -> float:
-    def error(ratio: float) -> float:
-        return float(((round_weight(weight * _scale(x, ratio)) - weight) @ x.t()).square().sum())
-
-    return min(ratios, key=error)
-
-
 SCALE_SEARCH = Exercise(
     id="4.2",
     title="Search the scales",
@@ -95,6 +88,5 @@ SCALE_SEARCH = Exercise(
     make_cases=_make_cases,
     mistakes=(
         Mistake(_of_weights, "the error of the weights was measured; loud inputs make some of them matter more"),
-        Mistake(_not_undone, "the scales were multiplied in and never divided out again: / scale after rounding"),
     ),
 )

@@ -6,6 +6,7 @@ calibration_text.py  find_text, draw_samples    which text
 layer_inputs.py      LayerRunner, LayerInputs   what flows into the matrices of a layer
 layer_quantise.py    quantise_layer             scales, clipping, rounding, packing of a layer
 methods.py           METHODS                    round to nearest, smooth, search
+perplexity.py        perplexity                 what a model loses
 work_folder.py       Unfinished, finish         an output that is whole or not there
 """
 
@@ -15,6 +16,7 @@ from lmcourse.lite.calibration_text import PUBLISHED_SETS, CalibrationText, draw
 from lmcourse.lite.layer_inputs import LayerInputs, LayerRunner
 from lmcourse.lite.layer_quantise import LayerJob, quantise_layer
 from lmcourse.lite.methods import METHODS, ROUND_TO_NEAREST, SEARCH, SMOOTH, Method
+from lmcourse.lite.perplexity import perplexity
 
 __all__ = [
     "METHODS",
@@ -35,5 +37,6 @@ __all__ = [
     "find_text",
     "layers_with_inputs",
     "open_source",
+    "perplexity",
     "quantise_layer",
 ]

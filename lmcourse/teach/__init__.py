@@ -14,6 +14,7 @@ recorded.py          results measured elsewhere, with machine and date
 speed_bars.py        tokens per second
 roofline.py          what a machine can do at which intensity
 quantization.py      what bits and group sizes do, and where bits lie
+packed_product.py    the 4-bit kernel under the interpreter
 kernel_reads.py      the attention kernel in Triton's interpreter, and what it loads
 source.py            a kernel's stages, cut at its own comments
 widgets.py           Stepper: a slider over drawings
