@@ -1,4 +1,4 @@
-"""Exercise 4.1: pack eight 4-bit numbers into each 32-bit word, and take them out again.
+"""Exercise 4.2: pack eight 4-bit numbers into each 32-bit word, and take them out again.
 
     number   w0 w2 w4 w6 w1 w3 w5 w7
     bits     0…3 4…7 …            …31
@@ -51,7 +51,7 @@ def _shifted_three(values: list[int]) -> list[int]:
 
 
 PACK_NIBBLES = Exercise(
-    id="4.1",
+    id="4.2",
     title="Pack the bits",
     signature="pack(values) → list of words, each from 0 to 2**32 - 1",
     difficulty=1,

@@ -1,4 +1,4 @@
-"""Exercise 4.2: find the scales that keep the outputs of a rounded matrix nearest to the exact ones.
+"""Exercise 4.1: find the scales that keep the outputs of a rounded matrix nearest to the exact ones.
 
     for each ratio r:   s = mean|x|^r,  centred on 1      error of  (round(W·s) / s) · x  against  W · x
 
@@ -73,7 +73,7 @@ def _of_weights(weight: torch.Tensor, x: torch.Tensor, round_weight: Round, rati
 
 
 SCALE_SEARCH = Exercise(
-    id="4.2",
+    id="4.1",
     title="Search the scales",
     signature="best_ratio(weight, x, round_weight, ratios) → the best of ratios",
     difficulty=2,

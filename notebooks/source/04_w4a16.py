@@ -193,9 +193,9 @@ from lmcourse.teach import line_chart
 
 curve = {}
 for step in range(20):
-    scale = stats.mean_abs.clamp(min=1e-4) ** (step / 20)
-    scale = scale / (scale.max() * scale.min()).sqrt()
-    curve[step / 20] = output_error(scale) / plain
+    louder = stats.mean_abs.clamp(min=1e-4) ** (step / 20)
+    middle = (louder.max() * louder.min()) ** 0.5
+    curve[step / 20] = output_error(louder / middle) / plain
 best = min(curve, key=curve.get)
 print("a scale between the ends is best:", 0 < best < 0.95, "· and better than none:", curve[best] < 1)
 
@@ -223,15 +223,15 @@ limit = search_clip(weight, stats.second_moment, settings)
 largest = weight.abs().view(len(weight), -1, 128).amax(-1)
 print("groups that are better off clipped, more than none:", bool((limit < largest).any()))
 
-# %% [markdown] lang="en" exercise="4.2"
-# ### Exercise 4.2 · Search the scales
+# %% [markdown] lang="en" exercise="4.1"
+# ### Exercise 4.1 · Search the scales
 #
 # Write `best_ratio(weight, x, round_weight, ratios)`: for each ratio the scales are `x.abs().mean(0).clamp(min=1e-4) ** ratio`, centred
 # by dividing by `sqrt(max · min)`. Return the ratio whose rounded matrix gives outputs nearest to the exact ones.
 # `round_weight` rounds a matrix; x is [samples, columns].
 
 
-# %% exercise="4.2"
+# %% exercise="4.1"
 def best_ratio(weight, x, round_weight, ratios):
     """The ratio with the least squared error of the outputs."""
 
@@ -246,10 +246,10 @@ def best_ratio(weight, x, round_weight, ratios):
     # END SOLUTION
 
 
-# %% check="4.2"
+# %% check="4.1"
 from lmcourse import homework
 
-homework.check("4.2", best_ratio)
+homework.check("4.1", best_ratio)
 
 # %% [markdown] lang="en"
 # ## 6 · Packing
@@ -264,14 +264,14 @@ from lmcourse.teach import packing_picture
 print(hex(int(pack_columns(torch.arange(8)[None])[0, 0])))
 packing_picture(AWQ_ORDER, title="One word of a checkpoint")
 
-# %% [markdown] lang="en" exercise="4.1"
-# ### Exercise 4.1 · Pack the bits
+# %% [markdown] lang="en" exercise="4.2"
+# ### Exercise 4.2 · Pack the bits
 #
 # Write `pack(values)`: a list of numbers from 0 to 15 (a multiple of eight of them) becomes a list of words from 0 to
 # 2³² − 1, in the order of the picture.
 
 
-# %% exercise="4.1"
+# %% exercise="4.2"
 def pack(values):
     """Eight numbers a word, in AWQ's order."""
     # BEGIN SOLUTION
@@ -281,8 +281,8 @@ def pack(values):
     # END SOLUTION
 
 
-# %% check="4.1"
-homework.check("4.1", pack)
+# %% check="4.2"
+homework.check("4.2", pack)
 
 # %% [markdown] lang="en"
 # ## 7 · Packing for the machine that reads it
