@@ -18,7 +18,7 @@ spec_limits.py       check_limits            sizes that no model has
 
 from lmcourse.models.checkpoint import Checkpoint
 from lmcourse.models.convert import ConvertedTensor, convert
-from lmcourse.models.decoder import Decoder, DecoderLayer
+from lmcourse.models.decoder import Decoder, DecoderLayer, FeatureRows
 from lmcourse.models.engine_format import detect_format
 from lmcourse.models.families import FAMILIES, Family, find_family
 from lmcourse.models.files import read_json
@@ -35,6 +35,7 @@ __all__ = [
     "Decoder",
     "DecoderLayer",
     "Family",
+    "FeatureRows",
     "Progress",
     "Slot",
     "StoredTensor",

@@ -20,6 +20,7 @@ Lesson: 2 (one model, two formats)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,14 @@ from lmcourse.layers import MLP, Attention, Embedding, Linear, RMSNorm, Rotary
 from lmcourse.quant import WeightFormat
 from lmcourse.spec import ModelSpec
 
-__all__ = ["Decoder", "DecoderLayer", "meta_decoder"]
+__all__ = ["Decoder", "DecoderLayer", "FeatureRows", "meta_decoder"]
+
+
+class FeatureRows(NamedTuple):
+    """Features that stand in the place of some tokens' embeddings: those of a picture."""
+
+    at: Tensor  # int64 [rows]: which of the step's tokens
+    features: Tensor  # [rows, hidden], in the decoder's dtype
 
 
 class Decoder(nn.Module):
@@ -44,10 +52,14 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(spec.hidden, spec.norm_eps)
         self.head = None if spec.tie_embeddings else Linear(spec.hidden, spec.vocab)
 
-    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[AnyKV]) -> Tensor:
+    def forward(
+        self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[AnyKV], pictured: FeatureRows | None = None
+    ) -> Tensor:
         """token_ids: int64 [num_tokens], kv: one entry per layer → normed hidden states [num_tokens, hidden]."""
         rotation = self.rotary(batch.positions, batch.rotary_lens)
         features = self.embedding(token_ids)
+        if pictured is not None:
+            features = features.index_copy(0, *pictured)
         stream = Stream(features, features.new_empty((0, *features.shape)))
         for layer, layer_kv in zip(self.layers, kv, strict=True):
             stream = layer(stream, rotation, batch, layer_kv)
