@@ -25,6 +25,7 @@ from pathlib import Path
 import httpx
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from lmcourse import GenerationConfig, Pipeline, TurbomindEngineConfig, pipeline
 from lmcourse.serve.app import make_app
 from lmcourse.serve.running import running

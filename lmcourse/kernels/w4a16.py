@@ -45,9 +45,8 @@ __all__ = [
     "w4a16_rows",
 ]
 
-# Off: the rewritten rows have not run on a GPU yet. With 1 here, `python benchmarks/kernels_gpu w4-check` tells whether
-# they may stay on; until then tiles serve single tokens, too.
-MOST_PACKED_ROW_TOKENS = 0
+# Rows of words serve single tokens; from two on, tiles read each weight once for all tokens.
+MOST_PACKED_ROW_TOKENS = 1
 
 
 def w4a16_reference(x: Tensor, matrix: PackedMatrix, dtype: torch.dtype | None = None) -> Tensor:
