@@ -65,7 +65,8 @@ def test_makefile_installs_extras_that_exist() -> None:
 def test_core_needs_no_notebook_and_no_server() -> None:
     core = {re.split(r"[<>=;\[ ]", entry)[0] for entry in PROJECT["dependencies"]}
     assert core == {
-        "torch", "transformers", "triton", "numpy", "safetensors", "einops", "sentencepiece", "tqdm", "packaging",
+        "torch", "transformers", "triton", "numpy", "safetensors", "einops", "sentencepiece", "regex", "tqdm",
+        "packaging",
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ chat_template   find_template: a model → its ChatTemplate
 tokenizer       Tokenizer, TextStream
   vocabulary      what a tokenizer needs of a vocabulary
   tokenizer_json  tokenizer.json         sentence_piece  tokenizer.model
+  tiktoken_file   qwen.tiktoken          glm_vocabulary  ChatGLM2's tokenizer.model
   special_tokens  which texts are one token    byte_vocabulary  byte_tokenizer.json
 files           reading a model folder's small files
 """

@@ -32,6 +32,7 @@ class ByteVocabulary:
     leading = Leading.KEEP
     restarts = False
     default_add_bos = True
+    prefix: tuple[int, ...] = ()
 
     def __init__(self, path: Path, special: SpecialTokens) -> None:
         self.size, self._first = _read_sizes(path)

@@ -3,7 +3,7 @@
     1  the name that a config or flag gives          model_name="vicuna"
     2  the model folder's lmcourse.json              {"chat_template": "...", "meta_instruction": "..."}, both optional
     3  config.json                                   architectures, or else model_type
-    4  only for Llama, which many families call themselves: tokens that only one family's vocabulary has
+    4  where families share a name, as many call themselves Llama: the vocabulary's size, or tokens that only one has
 
 The folder's own name says nothing, and templates that ship with a checkpoint are programs (jinja), which are not run.
 
@@ -20,7 +20,14 @@ from lmcourse.config import ChatTemplateConfig
 from lmcourse.errors import CheckpointError, ConfigError
 from lmcourse.text.files import read_json_object
 from lmcourse.text.template import ChatTemplate, Message, Turn, check_messages
-from lmcourse.text.template_table import ALIASES, BY_ARCHITECTURE, BY_MODEL_TYPE, MARKED_LLAMAS, TEMPLATES
+from lmcourse.text.template_table import (
+    ALIASES,
+    BY_ARCHITECTURE,
+    BY_MODEL_TYPE,
+    BY_VOCABULARY,
+    MARKED_LLAMAS,
+    TEMPLATES,
+)
 
 if TYPE_CHECKING:
     from lmcourse.text.tokenizer import Tokenizer
@@ -86,6 +93,7 @@ def _name_from_config(folder: Path, tokenizer: Tokenizer | None) -> str:
             where=folder / "config.json",
             next_step='name one: ChatTemplateConfig(model_name="...") or --model-name; "base" leaves text as it is',
         )
+    name = BY_VOCABULARY.get((name, config.get("vocab_size")), name)
     return _tell_llamas_apart(folder, tokenizer) if name == "llama2" else name
 
 

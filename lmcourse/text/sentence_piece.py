@@ -36,18 +36,19 @@ class SentencePieceVocabulary:
     """Implements `Vocabulary` on `sentencepiece`, which is imported here and nowhere else."""
 
     default_add_bos = True
+    prefix: tuple[int, ...] = ()
 
     def __init__(self, path: Path, special: SpecialTokens) -> None:
         model = require_file(path).read_bytes()
         self._continuing = self._starting = _load(model, path)
         if not special.legacy:
             self._continuing = _load(model + _NO_DUMMY_PREFIX, path)
-        self._num_pieces = self._starting.get_piece_size()
+        self.num_pieces = self._starting.get_piece_size()
         added = _with_named(special, self._starting)
         self._added = {token.token_id: token for token in added}
         self._by_text = {token.text: token for token in added}
         self._pattern = _pattern(added)
-        self.size = max([self._num_pieces, *(token_id + 1 for token_id in self._added)])
+        self.size = max([self.num_pieces, *(token_id + 1 for token_id in self._added)])
         self.special_ids = self._find_special_ids()
         self.leading = _leading(self._starting)
         self.restarts = special.legacy
@@ -69,7 +70,7 @@ class SentencePieceVocabulary:
     def piece(self, token_id: int, previous: int | None) -> Piece:
         if token_id in self._added:
             return Piece(self._added[token_id].text.encode())
-        if not 0 <= token_id < self._num_pieces:
+        if not 0 <= token_id < self.num_pieces:
             return Piece(b"")
         text = self._starting.id_to_piece(token_id)
         if self._starting.is_byte(token_id):
@@ -84,7 +85,7 @@ class SentencePieceVocabulary:
         return ids
 
     def _find_special_ids(self) -> frozenset[int]:
-        controls = (i for i, control in enumerate(self._starting.is_control(list(range(self._num_pieces)))) if control)
+        controls = (i for i, control in enumerate(self._starting.is_control(list(range(self.num_pieces)))) if control)
         marked = {token.token_id for token in self._added.values() if token.special}
         return frozenset(marked.union(controls) - {i for i, token in self._added.items() if not token.special})
 

@@ -50,6 +50,7 @@ class SpecialTokens:
     bos_id: int | None = None  # from config.json; used where no text is given
     eos_id: int | None = None
     add_bos: bool | None = None  # config key add_bos_token; None: not said
+    tokenizer_class: str | None = None  # what transformers would read the vocabulary with
     legacy: bool = True  # transformers' slow Llama tokenizer: each stretch between special tokens starts as a new text
 
 
@@ -69,6 +70,7 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
         bos_id=_first_id(config.get("bos_token_id")),
         eos_id=_first_id(config.get("eos_token_id")),
         add_bos=add_bos if isinstance(add_bos, bool) else None,
+        tokenizer_class=_text(settings.get("tokenizer_class")),
         legacy=settings.get("legacy") is not False,
     )
 

@@ -3,8 +3,8 @@
 The strings are LMDeploy 0.3.0's (`lmdeploy/model.py`), except where the families' own documentation ends the prompt
 differently: after "[/INST]" and "ASSISTANT:", without a space, which would be a token that training never saw there.
 
-System prompts: a row has a default only where the family was trained with one short sentence (qwen). LMDeploy adds
-longer ones for internlm, internlm2, llama2, vicuna and dbrx; here they have none, and meta_instruction sets one.
+System prompts: a row has a default only where the family was trained with a short one (qwen, deepseek-vl). LMDeploy
+adds longer ones for internlm, internlm2, llama2, vicuna and dbrx; here they have none, and meta_instruction sets one.
 ChatGLM2's [gMASK] and sop come from its tokenizer, as BOS does for the others.
 
 Lesson: 2 (what a chat model sees)
@@ -17,7 +17,7 @@ from dataclasses import replace
 from lmcourse.text.template import ChatTemplate, Turn
 from lmcourse.text.tool_format import INTERNLM2_TOOLS
 
-__all__ = ["ALIASES", "BY_ARCHITECTURE", "BY_MODEL_TYPE", "MARKED_LLAMAS", "TEMPLATES"]
+__all__ = ["ALIASES", "BY_ARCHITECTURE", "BY_MODEL_TYPE", "BY_VOCABULARY", "MARKED_LLAMAS", "TEMPLATES"]
 
 _CHATML = ChatTemplate(
     "chatml",
@@ -36,6 +36,24 @@ _LLAMA2 = ChatTemplate(
     assistant=Turn(" ", " </s><s>[INST] "),
     stop_words=("</s>",),
     alternates=True,
+)
+
+_BAICHUAN = ChatTemplate(
+    "baichuan",
+    system=Turn(),
+    user=Turn("<reserved_102>"),
+    assistant=Turn("<reserved_103>"),
+    cue="<reserved_103>",
+    stop_words=("</s>",),
+)
+
+_DEEPSEEK = ChatTemplate(
+    "deepseek",
+    system=Turn("", "\n\n"),
+    user=Turn("User: ", "\n\n"),
+    assistant=Turn("Assistant: ", "<｜end▁of▁sentence｜>"),
+    cue="Assistant:",
+    stop_words=("<｜end▁of▁sentence｜>",),
 )
 
 _ROWS = (
@@ -63,6 +81,14 @@ _ROWS = (
         cue=" <|Bot|>: ",
         stop_words=("<TOKENS_UNUSED_0>", "<TOKENS_UNUSED_1>"),
     ),
+    ChatTemplate(  # InternLM2's marks under the names that its vocabulary has for them
+        "xcomposer2",
+        system=Turn("[UNUSED_TOKEN_146]system\n", "[UNUSED_TOKEN_145]\n"),
+        user=Turn("[UNUSED_TOKEN_146]user\n", "[UNUSED_TOKEN_145]\n"),
+        assistant=Turn("[UNUSED_TOKEN_146]assistant\n", "[UNUSED_TOKEN_145]\n"),
+        cue="[UNUSED_TOKEN_146]assistant\n",
+        stop_words=("[UNUSED_TOKEN_145]",),
+    ),
     _LLAMA2,
     replace(_LLAMA2, name="codellama", infilling=("<PRE> ", " <SUF>", " <MID>"), stop_words=("</s>", "<EOT>")),
     ChatTemplate(
@@ -85,13 +111,13 @@ _ROWS = (
     replace(_CHATML, name="qwen", default_system="You are a helpful assistant."),
     replace(_CHATML, name="yi", stop_words=("<|im_end|>", "<|endoftext|>")),
     replace(_CHATML, name="dbrx"),
-    ChatTemplate(
-        "baichuan2",
-        system=Turn(),
+    _BAICHUAN,
+    replace(
+        _BAICHUAN,
+        name="baichuan2",
         user=Turn("<reserved_106>"),
         assistant=Turn("<reserved_107>"),
         cue="<reserved_107>",
-        stop_words=("</s>",),
     ),
     ChatTemplate(
         "chatglm2",
@@ -115,13 +141,20 @@ _ROWS = (
         stop_words=("<end_of_turn>",),
         alternates=True,
     ),
+    _DEEPSEEK,
+    replace(
+        _DEEPSEEK,
+        name="deepseek-vl",
+        default_system="You are a helpful language and vision assistant. You are able to understand the visual content "
+        "that the user provides, and assist the user with a variety of tasks using natural language.",
+    ),
     ChatTemplate(
-        "deepseek",
-        system=Turn("", "\n\n"),
-        user=Turn("User: ", "\n\n"),
-        assistant=Turn("Assistant: ", "<｜end▁of▁sentence｜>"),
-        cue="Assistant:",
-        stop_words=("<｜end▁of▁sentence｜>",),
+        "deepseek-coder",
+        system=Turn("", "\n"),
+        user=Turn("### Instruction:\n", "\n"),
+        assistant=Turn("### Response:\n", "\n<|EOT|>\n"),
+        cue="### Response:\n",
+        stop_words=("<|EOT|>",),
     ),
     ChatTemplate("base", capability="completion"),
 )
@@ -138,6 +171,8 @@ ALIASES = {
     "internlm-chat-7b": "internlm",
     "internlm-chat-20b": "internlm",
     "internlm-xcomposer": "xcomposer",
+    "internlm-xcomposer-7b": "xcomposer",
+    "internlm-xcomposer2": "xcomposer2",
     "llama-2": "llama2",
     "llama-2-chat": "llama2",
     "qwen-chat": "qwen",
@@ -150,7 +185,9 @@ ALIASES = {
     "chatglm2-6b": "chatglm2",
     "mistral-instruct": "mistral",
     "mixtral-instruct": "mistral",
+    "mixtral": "mistral",
     "deepseek-chat": "deepseek",
+    "deepseek-vl-chat": "deepseek-vl",
     "llama": "base",
     "falcon": "base",
 }
@@ -161,6 +198,7 @@ BY_ARCHITECTURE = {
     "InternLM2ForCausalLM": "internlm2",
     "InternLMForCausalLM": "internlm",
     "InternLMXComposerForCausalLM": "xcomposer",
+    "InternLMXComposer2ForCausalLM": "xcomposer2",
     "LlamaForCausalLM": "llama2",
     "MistralForCausalLM": "mistral",
     "MixtralForCausalLM": "mistral",
@@ -173,14 +211,32 @@ BY_ARCHITECTURE = {
     "ChatGLMForConditionalGeneration": "chatglm2",
     "GemmaForCausalLM": "gemma",
     "DeepseekForCausalLM": "deepseek",
-    "MultiModalityCausalLM": "deepseek",
+    "MultiModalityCausalLM": "deepseek-vl",
     "DbrxForCausalLM": "dbrx",
     "FalconForCausalLM": "base",
     "RWForCausalLM": "base",
 }
 
+# Baichuan's generations share a class and number their reserved pieces differently: (template, vocab_size) → template
+BY_VOCABULARY: dict[tuple[str, object], str] = {("baichuan2", 64000): "baichuan"}
+
 # for configs without architectures
-BY_MODEL_TYPE = {"internlm2": "internlm2", "internlm": "internlm", "llama": "llama2", "mistral": "mistral"}
+BY_MODEL_TYPE = {
+    "internlm2": "internlm2",
+    "internlm": "internlm",
+    "llama": "llama2",
+    "mistral": "mistral",
+    "mixtral": "mistral",
+    "qwen": "qwen",
+    "qwen2": "qwen",
+    "qwen2_moe": "qwen",
+    "baichuan": "baichuan2",
+    "chatglm": "chatglm2",
+    "gemma": "gemma",
+    "deepseek": "deepseek",
+    "dbrx": "dbrx",
+    "falcon": "base",
+}
 
 # Many families publish themselves as Llama. Their vocabularies tell them apart: the first row whose tokens all exist.
 # Vicuna's vocabulary is Llama's own, so vicuna has to be named.

@@ -13,13 +13,15 @@ Lesson: 2 (tokens)
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lmcourse.errors import CheckpointError, PromptError
 from lmcourse.text.byte_vocabulary import BYTE_FILE, ByteVocabulary
+from lmcourse.text.glm_vocabulary import GLM_CLASS, GlmVocabulary
 from lmcourse.text.sentence_piece import SentencePieceVocabulary
 from lmcourse.text.special_tokens import SpecialTokens, read_special_tokens
+from lmcourse.text.tiktoken_file import TIKTOKEN_FILES, TiktokenVocabulary
 from lmcourse.text.tokenizer_json import JsonVocabulary
 from lmcourse.text.vocabulary import Leading, Vocabulary
 
@@ -36,33 +38,31 @@ class Tokenizer:
         self.bos_id = special.bos_id if special.bos is None else vocabulary.find(special.bos)
         self.eos_id = special.eos_id if special.eos is None else vocabulary.find(special.eos)
         says_bos = vocabulary.default_add_bos if special.add_bos is None else special.add_bos
-        self.adds_bos = says_bos and self.bos_id is not None  # what transformers does by default for this model
+        self.prefix = vocabulary.prefix or (() if self.bos_id is None else (self.bos_id,))
+        self.adds_bos = says_bos and bool(self.prefix)  # what transformers does by default for this model
 
     def __repr__(self) -> str:
         return f"Tokenizer(vocab_size={self.vocab_size}, bos_id={self.bos_id}, eos_id={self.eos_id})"
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
-        """The tokenizer of a model folder: tokenizer.json, tokenizer.model or byte_tokenizer.json, in this order."""
+        """The tokenizer of a model folder; the first that it has of the files in _KINDS."""
         path = Path(folder).expanduser()
         special = read_special_tokens(path)
-        if (path / "tokenizer.json").exists():
-            return cls(JsonVocabulary(path / "tokenizer.json", special), special)
-        if (path / "tokenizer.model").exists():
-            return cls(SentencePieceVocabulary(path / "tokenizer.model", special), special)
-        if (path / BYTE_FILE).exists():
-            return cls(ByteVocabulary(path / BYTE_FILE, special), special)
+        for name, kind in _KINDS:
+            if (path / name).exists():
+                return cls(kind(path / name, special), special)
         names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
         raise CheckpointError(
             "the model folder holds no tokenizer",
-            expected="tokenizer.json (tokenizers) or tokenizer.model (SentencePiece)",
+            expected="tokenizer.json (tokenizers), tokenizer.model (SentencePiece) or qwen.tiktoken (tiktoken)",
             got=", ".join(names[:12]) or "an empty or missing folder",
             where=path,
             next_step="copy the tokenizer's files from where the model was published",
         )
 
     def encode(self, text: str, *, add_bos: bool) -> list[int]:
-        """Ids of a text. BOS is put first if asked for, the model has one, and the text does not begin with it."""
+        """Ids of a text. BOS (ChatGLM: [gMASK] sop) comes first if asked for, unless the text begins with it."""
         if not isinstance(text, str):
             raise PromptError("only text can be encoded", expected="a str", got=type(text).__name__)
         try:
@@ -76,9 +76,8 @@ class Tokenizer:
                 next_step="decode the text's source with errors='replace'",
             ) from error
         ids = self.vocabulary.encode(text)
-        if add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
-            return [self.bos_id, *ids]
-        return ids
+        begins = tuple(ids[: len(self.prefix)]) == self.prefix
+        return [*self.prefix, *ids] if add_bos and not begins else ids
 
     def decode(self, token_ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids; bytes that are not UTF-8 become U+FFFD."""
@@ -88,6 +87,20 @@ class Tokenizer:
     def token_id(self, token: str) -> int | None:
         """The id of exactly this token, spelled as the vocabulary spells it; None if it has none."""
         return self.vocabulary.find(token)
+
+
+def _sentence_piece(path: Path, special: SpecialTokens) -> Vocabulary:
+    """ChatGLM's files hold the same model, but its class adds marks of its own."""
+    kind = GlmVocabulary if special.tokenizer_class == GLM_CLASS else SentencePieceVocabulary
+    return kind(path, special)
+
+
+_KINDS: tuple[tuple[str, Callable[[Path, SpecialTokens], Vocabulary]], ...] = (
+    ("tokenizer.json", JsonVocabulary),
+    ("tokenizer.model", _sentence_piece),
+    *((file.name, TiktokenVocabulary) for file in TIKTOKEN_FILES),
+    (BYTE_FILE, ByteVocabulary),
+)
 
 
 class TextStream:

@@ -28,6 +28,7 @@ class JsonVocabulary:
     """Implements `Vocabulary` on `tokenizers`, which is imported here and nowhere else."""
 
     restarts = False
+    prefix: tuple[int, ...] = ()
 
     def __init__(self, path: Path, special: SpecialTokens) -> None:
         text = require_file(path).read_bytes()

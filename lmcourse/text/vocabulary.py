@@ -40,6 +40,7 @@ class Vocabulary(Protocol):
     leading: Leading
     restarts: bool  # the text after a special token is a new one, with an opening space of its own
     default_add_bos: bool  # where tokenizer_config.json does not say
+    prefix: tuple[int, ...]  # what stands in front of a text in the place of BOS; empty: BOS itself
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without BOS; special tokens in it are recognised."""

@@ -117,6 +117,20 @@ def test_render_tiny_chat_equals_the_template_it_ships_with():
             "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nv<|eot_id|>"
             "<|start_header_id|>assistant<|end_header_id|>\n\n",
         ),
+        ("baichuan", None, "<reserved_102>u<reserved_103>a<reserved_102>v<reserved_103>"),
+        ("deepseek-vl", "S", "S\n\nUser: u\n\nAssistant: a<｜end▁of▁sentence｜>User: v\n\nAssistant:"),
+        (
+            "deepseek-coder",
+            "S",
+            "S\n### Instruction:\nu\n### Response:\na\n<|EOT|>\n### Instruction:\nv\n### Response:\n",
+        ),
+        (
+            "xcomposer2",
+            "S",
+            "[UNUSED_TOKEN_146]system\nS[UNUSED_TOKEN_145]\n[UNUSED_TOKEN_146]user\nu[UNUSED_TOKEN_145]\n"
+            "[UNUSED_TOKEN_146]assistant\na[UNUSED_TOKEN_145]\n[UNUSED_TOKEN_146]user\nv[UNUSED_TOKEN_145]\n"
+            "[UNUSED_TOKEN_146]assistant\n",
+        ),
         ("base", None, "uav"),
     ],
 )  # fmt: skip
@@ -142,10 +156,22 @@ def test_every_row_is_reachable_and_renders_a_plain_text():
         ({"architectures": ["LlamaForCausalLM"]}, ("<|start_header_id|>", "<|eot_id|>"), "llama3"),
         ({"architectures": ["LlamaForCausalLM"]}, ("<｜end▁of▁sentence｜>",), "deepseek"),
         ({"architectures": ["Qwen2ForCausalLM"]}, (), "qwen"),
+        ({"architectures": ["BaichuanForCausalLM"], "vocab_size": 125696}, (), "baichuan2"),
+        ({"architectures": ["BaichuanForCausalLM"], "vocab_size": 64000}, (), "baichuan"),
+        ({"model_type": "mixtral"}, (), "mistral"),
+        ({"architectures": ["MultiModalityCausalLM"]}, (), "deepseek-vl"),
+        ({"architectures": ["InternLMXComposer2ForCausalLM"]}, (), "xcomposer2"),
     ],
 )
 def test_find_template_reads_config_and_vocabulary(folder, config, tokens, expected):
     assert find_template(None, folder(config, tokens)).name == expected
+
+
+def test_find_template_knows_every_family_of_the_table(folder):
+    from lmcourse.models import FAMILIES
+
+    for architecture in {name for family in FAMILIES for name in family.architectures}:
+        assert find_template(None, folder({"architectures": [architecture], "vocab_size": 9})).name in TEMPLATES
 
 
 def test_find_template_explicit_name_wins_over_everything(folder):
