@@ -3,6 +3,8 @@
 name                                             file
 GenerationRequest, mixed_requests                workloads.py: requests as token ids, seeded
 Timing, time_runs, time_alternately, run_*       measure.py: medians and spreads of repeated runs
+Contestant, Standing, hold_contest               contest.py: programs in turns on equal work, by token times
+Peer, find_peers, serve_peer                     peers.py: other engines' servers beside ours
 Limits, measure_limits, seconds_of               device.py: what the device can do at best
 Stand, open_stand                                stand.py: an engine with limits and start-up times
 Speed, measure_decode, _prefill, _serving        speed.py: an engine's speed beside the limit
@@ -18,6 +20,15 @@ describe_machine, current_commit, write_json     report.py: hardware and version
 append_to_ledger, read_ledger, format_ledger     ledger.py: results that count, beside others'
 """
 
+from lmcourse.bench.contest import (
+    Contestant,
+    Standing,
+    engine_contestant,
+    equal_requests,
+    format_standings,
+    hold_contest,
+    transformers_contestant,
+)
 from lmcourse.bench.device import Limits, measure_limits, seconds_of
 from lmcourse.bench.hf_decode import load_hf, measure_hf_decode
 from lmcourse.bench.kernel_table import StepProfile, profile_decode
@@ -32,6 +43,7 @@ from lmcourse.bench.measure import (
 )
 from lmcourse.bench.memory import MemoryPart, MemoryUse, format_ladder, measure_ladder, measure_memory
 from lmcourse.bench.parity import TOLERANCES, EngineAnswer, Parity, answer_prompts, compare_with_transformers
+from lmcourse.bench.peers import Peer, find_peers, serve_peer
 from lmcourse.bench.prompts import parity_prompt_ids, parity_prompts
 from lmcourse.bench.report import current_commit, describe_machine, write_json
 from lmcourse.bench.speed import Speed, measure_decode, measure_prefill, measure_serving
@@ -42,14 +54,17 @@ from lmcourse.bench.workloads import GenerationRequest, mixed_requests
 
 __all__ = [
     "TOLERANCES",
+    "Contestant",
     "EngineAnswer",
     "GenerationRequest",
     "Limits",
     "MemoryPart",
     "MemoryUse",
     "Parity",
+    "Peer",
     "Speed",
     "Stand",
+    "Standing",
     "StepProfile",
     "ThroughputResult",
     "Timing",
@@ -59,8 +74,13 @@ __all__ = [
     "compare_with_transformers",
     "current_commit",
     "describe_machine",
+    "engine_contestant",
+    "equal_requests",
+    "find_peers",
     "format_ladder",
     "format_ledger",
+    "format_standings",
+    "hold_contest",
     "load_hf",
     "measure_decode",
     "measure_hf_decode",
@@ -81,7 +101,9 @@ __all__ = [
     "run_pipeline",
     "run_transformers",
     "seconds_of",
+    "serve_peer",
     "time_alternately",
     "time_runs",
+    "transformers_contestant",
     "write_json",
 ]

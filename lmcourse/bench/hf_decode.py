@@ -21,22 +21,21 @@ from lmcourse.bench.speed import Speed
 from lmcourse.bench.stand import Stand
 from lmcourse.bench.workloads import mixed_requests
 
-__all__ = ["HF_KINDS", "load_hf", "measure_hf_decode"]
+__all__ = ["HF_KINDS", "TokenClock", "load_hf", "measure_hf_decode"]
 
 HF_KINDS: dict[str, dict[str, Any]] = {"eager": {}, "compiled": {"cache_implementation": "static"}}
 
 
-class _Clock:
-    """A stopping criterion that never stops; it notes when the first and the last token came."""
+class TokenClock:
+    """A stopping criterion that never stops; it notes when each token came, in seconds since the clock was made."""
 
     def __init__(self) -> None:
-        self.count, self.first, self.last = 0, 0.0, 0.0
+        self._started = time.perf_counter()
+        self.times: list[float] = []
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         input_ids[:, -1].tolist()  # waits for the device
-        self.count += 1
-        self.last = time.perf_counter()
-        self.first = self.first or self.last
+        self.times.append(time.perf_counter() - self._started)
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
@@ -55,7 +54,7 @@ def measure_hf_decode(
     requests = mixed_requests(batch, vocab=stand.spec.vocab, prompt_lens=lens, output_lens=(1, 1))
     ids = torch.tensor([request.prompt_ids for request in requests], device=stand.device)
     for _ in range(2):
-        clock = _Clock()
+        clock = TokenClock()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.generate(
@@ -68,5 +67,5 @@ def measure_hf_decode(
                 stopping_criteria=[clock],
                 **HF_KINDS[kind],
             )
-    rate = (clock.count - 1) * batch / max(clock.last - clock.first, 1e-9)
+    rate = (len(clock.times) - 1) * batch / max(clock.times[-1] - clock.times[0], 1e-9)
     return Speed(f"transformers {kind}", batch, rate, "tok/s", 0.0, None, 1)

@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmcourse.accounting import Storage, count_parameters, decode_seconds, prefill_seconds
 from lmcourse.bench.measure import run_engine
@@ -24,7 +24,10 @@ from lmcourse.bench.stand import Stand
 from lmcourse.bench.workloads import GenerationRequest, mixed_requests
 from lmcourse.errors import ConfigError
 
-__all__ = ["Speed", "measure_decode", "measure_prefill", "measure_serving", "storage_of"]
+if TYPE_CHECKING:
+    from lmcourse.engine import Engine
+
+__all__ = ["Speed", "engine_storage", "measure_decode", "measure_prefill", "measure_serving", "storage_of"]
 
 
 @dataclass(frozen=True)
@@ -109,17 +112,21 @@ def measure_serving(
 
 
 def storage_of(stand: Stand) -> Storage:
+    """What the stand's engine holds, in bytes an element."""
+    return engine_storage(stand.engine, stand.dtype.itemsize)
+
+
+def engine_storage(engine: Engine, element_bytes: int) -> Storage:
     """Bytes an element, from what the engine's memory holds: the layers' matrices bear what other tensors do not."""
-    spec, stats = stand.spec, stand.engine.stats()
+    spec, stats = engine.spec, engine.stats()
     parameters = count_parameters(spec)
-    element = stand.dtype.itemsize
-    others = element * (parameters.embedding + parameters.vectors + parameters.head)
+    others = element_bytes * (parameters.embedding + parameters.vectors + parameters.head)
     per_token = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim
     return Storage(
         body_bytes=(stats.weight_bytes - others) / parameters.body,
-        head_bytes=element,
-        vector_bytes=element,
-        embedding_bytes=element,
+        head_bytes=element_bytes,
+        vector_bytes=element_bytes,
+        embedding_bytes=element_bytes,
         kv_bytes=stats.kv_bytes / (stats.num_blocks * stats.tokens_per_block * per_token),
     )
 

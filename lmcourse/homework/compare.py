@@ -8,6 +8,7 @@ Lesson: 9 (homework)
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 __all__ = ["Close", "describe", "difference"]
 
 _SHOWN_CHARACTERS = 300
+_ROUNDING = 1e-9  # of fractions computed in another order; whole numbers are compared exactly
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,24 @@ def difference(expected: Any, got: Any) -> str | None:
         return _text_difference(expected, got)
     if isinstance(expected, tuple | list):
         return _sequence_difference(expected, got)
-    if isinstance(got, bool) or not _is_number(got):
-        return f"the answer is {_kind(got)}; a number was expected"
-    if got != expected:
-        return f"off by {got - expected:+,}"
-    return None
+    if isinstance(expected, bool):
+        told = got.item() if hasattr(got, "item") else got  # of numpy and torch
+        return None if told is expected else f"{expected} was expected"
+    return _number_difference(expected, got)
 
 
 def _is_tensor(value: Any) -> bool:
     # A tensor cannot exist before torch was imported, so there is no need to import it here.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _number_difference(expected: float, got: Any) -> str | None:
+    if isinstance(got, bool) or not _is_number(got):
+        return f"the answer is {_kind(got)}; a number was expected"
+    if got == expected or (isinstance(expected, float) and math.isclose(got, expected, rel_tol=_ROUNDING)):
+        return None
+    return f"off by {got - expected:+,}"
 
 
 def _is_number(value: Any) -> bool:

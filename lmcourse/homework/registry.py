@@ -6,6 +6,7 @@ from lmcourse.errors import ConfigError
 from lmcourse.homework.batch_steps import BATCH_STEPS
 from lmcourse.homework.block_allocator import BLOCK_ALLOCATOR
 from lmcourse.homework.chat_prompt import CHAT_PROMPT
+from lmcourse.homework.decode_limit import DECODE_LIMIT
 from lmcourse.homework.event_stream import EVENT_STREAM
 from lmcourse.homework.exercise import Exercise
 from lmcourse.homework.greedy import GREEDY
@@ -16,6 +17,7 @@ from lmcourse.homework.packed_product import PACKED_PRODUCT
 from lmcourse.homework.parameters import PARAMETERS
 from lmcourse.homework.scale_search import SCALE_SEARCH
 from lmcourse.homework.serving_times import SERVING_TIMES
+from lmcourse.homework.speedup import SPEEDUP
 from lmcourse.homework.wqkv import WQKV
 
 __all__ = ["EXERCISES", "find_exercise"]
@@ -34,6 +36,8 @@ EXERCISES: tuple[Exercise, ...] = (
     EVENT_STREAM,
     BATCH_STEPS,
     SERVING_TIMES,
+    SPEEDUP,
+    DECODE_LIMIT,
 )
 
 

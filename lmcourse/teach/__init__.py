@@ -12,6 +12,7 @@ error_histogram.py   what quantisation changes
 line_chart.py        curves, and where they cross
 recorded.py          results measured elsewhere, with machine and date
 speed_bars.py        tokens per second
+report_card.py       ReportCard: a measurement as one HTML file
 roofline.py          what a machine can do at which intensity
 quantization.py      what bits and group sizes do, and where bits lie
 packed_product.py    the 4-bit kernel under the interpreter
@@ -34,6 +35,7 @@ from lmcourse.teach.quantization import explore_rounding, packing_picture, round
 from lmcourse.teach.read_pattern import read_pattern
 from lmcourse.teach.recorded import RecordedTable, recorded_decode, recorded_kv_accuracy
 from lmcourse.teach.recording import Recording, record_run
+from lmcourse.teach.report_card import ReportCard
 from lmcourse.teach.roofline import attainable, roofline
 from lmcourse.teach.source import kernel_stages
 from lmcourse.teach.speed_bars import speed_bars
@@ -47,6 +49,7 @@ __all__ = [
     "PoolState",
     "RecordedTable",
     "Recording",
+    "ReportCard",
     "Stepper",
     "Timeline",
     "attainable",

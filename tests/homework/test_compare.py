@@ -15,6 +15,13 @@ ROWS = torch.arange(12.0).reshape(4, 3)
     [
         (12, 12.0, None),
         (12, torch.tensor(12), None),
+        (0.3, 0.1 + 0.2, None),
+        (0.3, 0.3001, "off by"),
+        (10**15, 10**15 + 1, "off by"),
+        (True, True, None),
+        (True, torch.tensor(1) > 0, None),
+        (True, 1, "True was expected"),
+        (False, True, "False was expected"),
         (12, 10, "off by -2"),
         (1000, 2_001_000, r"off by \+2,000,000"),
         (12, True, "type bool"),

@@ -10,6 +10,7 @@ import pytest
 from lmcourse.errors import ConfigError
 from lmcourse.homework import EXERCISES, Exercise, check, find_exercise
 from lmcourse.homework.chat_prompt import join_turns
+from lmcourse.homework.decode_limit import reach_limit
 from lmcourse.homework.greedy import GREEDY
 from lmcourse.homework.online_softmax import attend_at_once
 from lmcourse.homework.parameters import INTERNLM2_CHAT_1_8B, tensor_shapes
@@ -242,6 +243,26 @@ def test_greedy_cases_cover_stop_limit_and_nothing() -> None:
     assert lengths[2] == 0  # the first token is a stop token
     assert lengths[4] == 0  # max_new_tokens is zero
     assert max(lengths) >= 3
+
+
+def test_decode_limit_agrees_with_accounting() -> None:
+    """A model without vectors, and without attention's own arithmetic, which the exercise leaves out."""
+    from lmcourse.accounting import Device, Storage, count_kv_bytes_per_token, count_parameters, decode_seconds
+    from lmcourse.spec import ModelSpec
+
+    spec = ModelSpec(
+        family="internlm2", hidden=2048, num_layers=24, num_heads=16, num_kv_heads=8, head_dim=128, intermediate=8192,
+        vocab=92544, max_context=32768,
+    )  # fmt: skip
+    parameters, storage = count_parameters(spec), Storage(vector_bytes=0)
+    weights = parameters.body + parameters.head
+    model = {
+        "weights": weights, "weight_bytes": 2 * weights, "kv_bytes_per_token": count_kv_bytes_per_token(spec, storage)
+    }  # fmt: skip
+    machine = {"bytes_per_second": 4.2e12, "flops_per_second": 752e12}
+    for batch in (1, 64):
+        seconds = decode_seconds(spec, Device(*machine.values()), batch=batch, context=256, storage=storage)
+        assert reach_limit(model, machine, batch, 256) == pytest.approx(batch / seconds)
 
 
 def test_unknown_exercise_is_named() -> None:

@@ -31,3 +31,16 @@ def test_speed_bars_says_its_figures_and_is_a_png_with_alternative_text() -> Non
 def test_speed_bars_refuses_what_has_no_length(table: dict[str, dict[str, float]]) -> None:
     with pytest.raises(ConfigError, match="positive"):
         speed_bars(table)
+
+
+def test_speed_bars_draws_each_limit_above_its_bar() -> None:
+    table = {"1": {"a": 100.0, "b": 50.0}, "2": {"a": 150.0}}
+    drawing = speed_bars(table, limits={"1": {"a": 400.0}, "2": {"a": 800.0}})
+    (axes,) = drawing.figure.axes
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [line.get_xdata()[1] for line in dashed] == [400.0, 800.0]
+    for line, row in zip(dashed, (0, 2), strict=True):
+        bar = axes.patches[row]
+        assert line.get_ydata()[0] <= bar.get_y()  # rows go downwards, so above is less
+    assert axes.get_xlim()[1] > 800
+    assert "a, 1: 100 of at most 400; b, 1: 50; a, 2: 150 of at most 800." in drawing.alt
