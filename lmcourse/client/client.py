@@ -23,13 +23,13 @@ from lmcourse.client.wire import Request, make_request
 from lmcourse.config import GenerationConfig, Response, generation_configs
 from lmcourse.errors import ConfigError, EngineClosedError, ServerError
 from lmcourse.text.prompts import split_batch
-from lmcourse.text.session import PieceStream, Session
+from lmcourse.text.session import Answerer, PieceStream, Session
 from lmcourse.text.template import Message
 
 __all__ = ["Client"]
 
 
-class Client:
+class Client(Answerer):
     """A connection to a server; making one asks for its models, so that a dead address or a bad key shows at once."""
 
     def __init__(
@@ -44,7 +44,6 @@ class Client:
         """model None: the first that the server has. More prompts than max_connections wait here, not there."""
         self._connection = Connection(url, api_key, timeout_seconds=timeout_seconds, max_connections=max_connections)
         self._loop = EventLoop("lmcourse client")
-        self._num_sessions = 0
         try:
             self.models = _model_names(self._loop.run(self._connection.get("/v1/models")), self.url)
             if model is not None and model not in self.models:
@@ -61,19 +60,6 @@ class Client:
         """The server's address."""
         return self._connection.url
 
-    def __call__(
-        self, prompts: Any, gen_config: GenerationConfig | Sequence[GenerationConfig] | None = None, **settings: Any
-    ) -> Any:
-        """One prompt: a Response; a list: a list of them in the same order. With n > 1 each is a list of n.
-
-        `settings` are GenerationConfig's, in place of gen_config, and do_preprocess: False sends bare texts.
-        """
-        _, single = split_batch(prompts)
-        with self.stream_infer(prompts, gen_config, **settings) as stream:
-            for _ in stream:
-                pass
-        return stream.responses[0] if single else stream.responses
-
     def stream_infer(
         self, prompts: Any, gen_config: GenerationConfig | Sequence[GenerationConfig] | None = None, **settings: Any
     ) -> RemoteStream:
@@ -89,28 +75,6 @@ class Client:
         for place, (request, gen) in enumerate(zip(requests, gens, strict=True)):
             stream.expect(self._chunks(request), Response("", 0, 0, place), gen.n)
         return stream
-
-    def chat(
-        self,
-        prompt: str | list[Message],
-        session: Session | None = None,
-        gen_config: GenerationConfig | None = None,
-        **settings: Any,
-    ) -> Session:
-        """Say something in a session (None: a new one) and get it back with `.response` set to the answer."""
-        session = self.session() if session is None else session
-        if not session.belongs_to(self):
-            raise ConfigError("the session belongs to another client", got=repr(session), where="session")
-        (gen,) = generation_configs(gen_config, settings, 1)
-        with session.stream(prompt, gen) as stream:
-            for _ in stream:
-                pass
-        return session
-
-    def session(self) -> Session:
-        """A conversation that has not begun. It is kept here; the server sees all of it each time."""
-        self._num_sessions += 1
-        return Session(self, self._num_sessions)
 
     def answer(
         self,

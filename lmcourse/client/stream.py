@@ -131,7 +131,7 @@ class _Answers:
     """The n answers to one prompt as they grow."""
 
     def __init__(self, start: Response, n: int) -> None:
-        self._totals = [dataclasses.replace(start, index=index) for index in range(n)]
+        self._totals = [dataclasses.replace(start, index=index, token_ids=[]) for index in range(n)]
         self._held: list[Piece] = []  # those that end an answer
         self._usage: Usage | None = None
 
@@ -157,9 +157,12 @@ class _Answers:
         total = self._totals[piece.index]
         total.text += piece.text
         total.token_ids += piece.token_ids
+        if piece.logprobs:
+            total.logprobs = [*(total.logprobs or ()), *piece.logprobs]
         total.generate_token_len += piece.num_tokens
         total.finish_reason = piece.finish_reason
-        return dataclasses.replace(total, text=piece.text, token_ids=list(piece.token_ids))
+        logprobs = list(piece.logprobs) or None
+        return dataclasses.replace(total, text=piece.text, token_ids=list(piece.token_ids), logprobs=logprobs)
 
     def responses(self) -> Any:
         copies = [dataclasses.replace(total, token_ids=list(total.token_ids)) for total in self._totals]

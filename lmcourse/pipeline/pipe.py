@@ -33,7 +33,7 @@ from lmcourse.pipeline.stream import AnswerStream
 from lmcourse.text.chat_template import ChatTemplate, Message, find_template
 from lmcourse.text.hub import course_model, find_model
 from lmcourse.text.prompts import encode_prompt, split_batch
-from lmcourse.text.session import PieceStream, Session
+from lmcourse.text.session import Answerer, PieceStream, Session
 
 if TYPE_CHECKING:
     from lmcourse.engine import Engine, EngineStats
@@ -99,7 +99,7 @@ def _set_log_level(level: str) -> None:
     logging.getLogger("lmcourse").setLevel(level)
 
 
-class Pipeline:
+class Pipeline(Answerer):
     """A running model. Calls from several threads are safe and share the engine's batches."""
 
     def __init__(self, engine: Engine, template: ChatTemplate, name: str = "model") -> None:
@@ -109,26 +109,11 @@ class Pipeline:
 
         self.dispatcher = Dispatcher(engine)
         self.stop_ids, self._stop_strings = self._split_stop_words()
-        self._num_sessions = 0
 
     @property
     def session_len(self) -> int:
         """Most tokens of prompt and answer together."""
         return self.engine.session_len
-
-    def __call__(
-        self, prompts: Any, gen_config: GenerationConfig | Sequence[GenerationConfig] | None = None, **settings: Any
-    ) -> Any:
-        """One prompt: a Response; a list: a list of them in the same order. With n > 1 each is a list of n.
-
-        `settings` are GenerationConfig's, in place of gen_config; request_output_len, do_preprocess and adapter_name of
-        LMDeploy 0.3.0 are understood, too. A list gives each prompt a gen_config of its own.
-        """
-        _, single = split_batch(prompts)
-        with self.stream_infer(prompts, gen_config, **settings) as stream:
-            for _ in stream:
-                pass
-        return stream.responses[0] if single else stream.responses
 
     def stream_infer(
         self, prompts: Any, gen_config: GenerationConfig | Sequence[GenerationConfig] | None = None, **settings: Any
@@ -146,28 +131,6 @@ class Pipeline:
                 prompt_ids.append(encode_prompt(prompt, self.template, self.tokenizer, wrap=wrap))
         stream = AnswerStream(self.dispatcher)
         return self._start(stream, prompt_ids, gens, session_ids=range(len(batch)))
-
-    def chat(
-        self,
-        prompt: str | list[Message],
-        session: Session | None = None,
-        gen_config: GenerationConfig | None = None,
-        **settings: Any,
-    ) -> Session:
-        """Say something in a session (None: a new one) and get it back with `.response` set to the answer."""
-        session = self.session() if session is None else session
-        if not session.belongs_to(self):
-            raise ConfigError("the session belongs to another pipeline", got=repr(session), where="session")
-        (gen,) = generation_configs(gen_config, settings, 1)
-        with session.stream(prompt, gen) as stream:
-            for _ in stream:
-                pass
-        return session
-
-    def session(self) -> Session:
-        """A conversation that has not begun."""
-        self._num_sessions += 1
-        return Session(self, self._num_sessions)
 
     def answer(
         self,

@@ -25,7 +25,7 @@ from lmcourse.serve.errors import ANSWERS, LEFT
 from lmcourse.serve.schema import ChatAnswer, ChatRequest
 from lmcourse.serve.service import Service
 from lmcourse.serve.streaming import EventStream, json_answer, while_connected
-from lmcourse.serve.token_report import chat_logprobs
+from lmcourse.serve.token_report import TokenNames, chat_logprobs
 from lmcourse.serve.tools import CallSplitter, tool_format, write_grammar, write_messages
 from lmcourse.text.tool_format import ToolFormat
 
@@ -112,8 +112,8 @@ class _Talk:
     def _logprobs(self, output: StepOutput) -> Any:
         if output.logprobs is None:
             return None
-        tokenizer = self._service.pipe.tokenizer
-        return chat_logprobs(tokenizer, output.token_ids, output.logprobs, self._body.top_logprobs or 0)
+        names = TokenNames(self._service.pipe.tokenizer, bool(self._body.return_tokens_as_token_ids))
+        return chat_logprobs(names, output.token_ids, output.logprobs, self._body.top_logprobs or 0)
 
     def _usage(self) -> dict[str, int]:
         new = self._num_tokens

@@ -20,7 +20,7 @@ from lmcourse.serve.errors import ANSWERS, LEFT
 from lmcourse.serve.schema import CompletionAnswer, CompletionRequest
 from lmcourse.serve.service import Service
 from lmcourse.serve.streaming import EventStream, json_answer, while_connected
-from lmcourse.serve.token_report import completion_logprobs
+from lmcourse.serve.token_report import TokenNames, completion_logprobs
 
 __all__ = ["completion_routes"]
 
@@ -97,8 +97,9 @@ class _Text:
             return None
         offset = self._lengths.get(index, 0)
         top = self._body.logprobs or 0
-        report = completion_logprobs(self._tokenizer, output.token_ids, output.logprobs, top=top, offset=offset)
-        self._lengths[index] = offset + sum(map(len, report["tokens"]))
+        names = TokenNames(self._tokenizer, bool(self._body.return_tokens_as_token_ids))
+        report = completion_logprobs(names, output.token_ids, output.logprobs, top=top, offset=offset)
+        self._lengths[index] = offset + sum(len(names.text(token_id)) for token_id in output.token_ids)
         return report
 
     async def whole(self, answers: Answers) -> dict[str, Any]:

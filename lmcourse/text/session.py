@@ -8,12 +8,14 @@ Lesson: 2 (chat with the engine), 5 (the command-line client)
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
-from lmcourse.config import GenerationConfig, Response
+from lmcourse.config import GenerationConfig, Response, generation_configs
 from lmcourse.errors import ConfigError, EngineClosedError
+from lmcourse.text.prompts import split_batch
 from lmcourse.text.template import Message, check_messages
 
 __all__ = ["Answerer", "PieceStream", "Session"]
@@ -36,9 +38,18 @@ class PieceStream(Protocol):
     ) -> None: ...
 
 
-class Answerer(Protocol):
-    """What a session needs of a pipeline or client: start one answer to a conversation."""
+class Answerer(ABC):
+    """A pipeline or a client: whoever starts answers. What both do alike with them, and with conversations, is here."""
 
+    _num_sessions = 0
+
+    @abstractmethod
+    def stream_infer(
+        self, prompts: Any, gen_config: GenerationConfig | Sequence[GenerationConfig] | None = None, **settings: Any
+    ) -> PieceStream:
+        """Responses piece by piece as they come."""
+
+    @abstractmethod
     def answer(
         self,
         messages: Sequence[Message],
@@ -46,7 +57,45 @@ class Answerer(Protocol):
         *,
         session: Session,
         on_end: Callable[[PieceStream], None],
-    ) -> PieceStream: ...
+    ) -> PieceStream:
+        """The next answer of a conversation."""
+
+    def __call__(
+        self, prompts: Any, gen_config: GenerationConfig | Sequence[GenerationConfig] | None = None, **settings: Any
+    ) -> Any:
+        """One prompt: a Response; a list: a list of them in the same order. With n > 1 each is a list of n.
+
+        `settings` are GenerationConfig's, in place of gen_config, and do_preprocess: False takes a text without a chat
+        template. LMDeploy 0.3.0's request_output_len and adapter_name are understood. A list gives each prompt its own.
+        """
+        _, single = split_batch(prompts)
+        with self.stream_infer(prompts, gen_config, **settings) as stream:
+            for _ in stream:
+                pass
+        return stream.responses[0] if single else stream.responses
+
+    def chat(
+        self,
+        prompt: str | list[Message],
+        session: Session | None = None,
+        gen_config: GenerationConfig | None = None,
+        **settings: Any,
+    ) -> Session:
+        """Say something in a session (None: a new one) and get it back with `.response` set to the answer."""
+        session = self.session() if session is None else session
+        if not session.belongs_to(self):
+            kind = type(self).__name__.lower()
+            raise ConfigError(f"the session belongs to another {kind}", got=repr(session), where="session")
+        (gen,) = generation_configs(gen_config, settings, 1)
+        with session.stream(prompt, gen) as stream:
+            for _ in stream:
+                pass
+        return session
+
+    def session(self) -> Session:
+        """A conversation that has not begun. It is kept here: each turn is sent with all turns before it."""
+        self._num_sessions += 1
+        return Session(self, self._num_sessions)
 
 
 class Session:

@@ -158,8 +158,12 @@ def test_settings_reach_the_server(client, stand_in) -> None:
         "ignore_eos": True,
     }
     assert {name: stand_in.bodies[-1][name] for name in expected} == expected
-    with pytest.raises(ConfigError, match="logprobs"):
-        client("why", logprobs=3)
+    client("why", logprobs=3)
+    assert {"logprobs": True, "top_logprobs": 3, "return_tokens_as_token_ids": True}.items() <= stand_in.bodies[
+        -1
+    ].items()
+    client("why", logprobs=3, do_preprocess=False)
+    assert {"logprobs": 3, "return_tokens_as_token_ids": True}.items() <= stand_in.bodies[-1].items()
     with pytest.raises(ConfigError, match="no setting"):
         client("what", temprature=1)
 

@@ -141,6 +141,9 @@ class ChatRequest(SamplingRequest):
     )
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="Needs logprobs: true.")
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description='vLLM\'s: logprobs name tokens "token_id:1234", since several may read alike.'
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = Field(None, description="Needs stream: true.")
     response_format: ResponseFormat | None = None

@@ -27,6 +27,9 @@ class CompletionRequest(SamplingRequest):
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = Field(None, description="Put the prompt before the answer; not together with logprobs.")
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description='vLLM\'s: logprobs name tokens "token_id:1234", since several may read alike.'
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = Field(None, description="Needs stream: true.")
     suffix: NotHere = None
