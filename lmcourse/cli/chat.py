@@ -63,12 +63,12 @@ def run(args: argparse.Namespace) -> int:
     """Settings are checked before the model is loaded."""
     gen, config, template = generation_config(args), engine_config(args), template_config(args)
     explain_lesson_flags(args)
-    from lmcourse.pipeline import pipeline
+    from lmcourse.pipeline import load_pipeline
 
     prepare_keyboard()
     if sys.stderr.isatty():
         print("loading ...", file=sys.stderr)
-    with pipeline(args.model, backend_config=config, chat_template_config=template) as pipe:
+    with load_pipeline(args.model, backend_config=config, chat_template_config=template) as pipe:
         print(_describe(pipe, gen))
         converse(pipe, gen)
     return 0

@@ -115,9 +115,9 @@ def run(args: argparse.Namespace) -> int:
     explain_lesson_flags(args)
     listener = bind(args.server_name, args.server_port)
     _warn_if_open(args)
-    from lmcourse.pipeline import pipeline
+    from lmcourse.pipeline import load_pipeline
 
-    with listener, pipeline(args.model, backend_config=config, chat_template_config=template) as pipe:
+    with listener, load_pipeline(args.model, backend_config=config, chat_template_config=template) as pipe:
         _serve(pipe, settings, listener, tls, args.log_level)
     return 0
 

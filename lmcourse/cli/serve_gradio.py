@@ -85,9 +85,9 @@ def _open_talker(args: argparse.Namespace) -> AbstractContextManager[Any]:
         from lmcourse.client import Client
 
         return Client(args.model_path_or_server, args.api_key)
-    from lmcourse.pipeline import pipeline
+    from lmcourse.pipeline import load_pipeline
 
-    return pipeline(
+    return load_pipeline(
         args.model_path_or_server, backend_config=engine_config(args), chat_template_config=template_config(args)
     )
 

@@ -117,7 +117,8 @@ class Client(Answerer):
         self.close()
 
     def __repr__(self) -> str:
-        return "Client(closed)" if self._loop.closed else f"Client({self.url!r}, model={self.model!r})"
+        kind = type(self).__name__
+        return f"{kind}(closed)" if self._loop.closed else f"{kind}({self.url!r}, model={self.model!r})"
 
 
 def _model_names(answer: Any, url: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""pipeline(): a model by name; pipe(prompts): text in, Responses out.
+"""Pipeline: a model and its engine behind pipe(prompts): text in, Responses out.
 
     pipe("hello")              one Response              pipe.stream_infer(...)   the same, piece by piece
     pipe(["hello", "上海是"])    a list of them            pipe.chat("hello")       a Session that remembers
@@ -38,12 +38,12 @@ from lmcourse.text.session import Answerer, PieceStream, Session
 if TYPE_CHECKING:
     from lmcourse.engine import Engine, EngineStats
 
-__all__ = ["Pipeline", "pipeline"]
+__all__ = ["Pipeline", "load_pipeline"]
 
 T = TypeVar("T")
 
 
-def pipeline(
+def load_pipeline(
     model_path: str | Path | None = None,
     model_name: str | None = None,
     backend_config: TurbomindEngineConfig | None = None,
@@ -51,10 +51,7 @@ def pipeline(
     log_level: str = "ERROR",
     **unknown: Any,
 ) -> Pipeline:
-    """Load a model and its engine; model_path None is the course's model (LMCOURSE_MODEL, or tiny-chat).
-
-    model_name names the chat template, not the model. Settings of the engine go into backend_config.
-    """
+    """pipeline() (front.py) where an engine of one's own is wanted, whatever LMCOURSE_SERVER says."""
     _refuse_unknown(unknown)
     config = _require(backend_config, TurbomindEngineConfig, "backend_config") or TurbomindEngineConfig()
     template_config = _require(chat_template_config, ChatTemplateConfig, "chat_template_config") or ChatTemplateConfig()

@@ -51,7 +51,7 @@ def serve_in_background(
 ) -> BackgroundServer:
     """An API server for a model, or for a Pipeline, which stays the caller's to close. Port 0 is any that is free."""
     _stop_earlier(name)
-    from lmcourse.pipeline import Pipeline, pipeline
+    from lmcourse.pipeline import Pipeline, load_pipeline
     from lmcourse.serve.app import make_app
     from lmcourse.serve.running import Server, bind
 
@@ -60,7 +60,7 @@ def serve_in_background(
         if isinstance(model, Pipeline):
             pipe = model
         else:
-            made = pipeline(model, backend_config=backend_config, chat_template_config=chat_template_config)
+            made = load_pipeline(model, backend_config=backend_config, chat_template_config=chat_template_config)
             pipe = opened.enter_context(made)
         server = Server(make_app(pipe, settings), listening)
         return BackgroundServer(server, listening, name=name, opened=opened)
