@@ -15,6 +15,7 @@ composed, where it is faster that way, of
     rotate_write.py       rotate_write        rotate and write to the cache: rotary.py's rotate, kv_write.py's write_kv
     angles.py             angles              cos and sin of a step's positions, once for all layers
     swiglu.py             swiglu              the gated activation of the MLP
+    gelu.py               gelu, geglu         those of other families
     rms_norm.py           rms_norm, add_rms_norm   the norm by itself
 
 around the layers of a recorded step:
@@ -23,18 +24,32 @@ around the layers of a recorded step:
     sampling.py           argmax              the likeliest token
     draw.py               draw                temperature, top-k, top-p, min-p without a sort
 
-and what they share: operands.py (Matrix, PackedMatrix, Norm, Rotation, Stream), packed.py (4-bit weights), ragged.py
-(RaggedBatch, LayerKV), packed_kv.py (PackedKV: int8 and int4), kv_tiles.py (tiles of either cache), dispatch.py (which
-form runs), lang.py (Triton, where there is one).
+and what they share: operands.py (Matrix, PackedMatrix, Norm, Rotation, Reach, Stream), packed.py (4-bit weights),
+ragged.py (RaggedBatch, LayerKV), reach.py (scores and distance), packed_kv.py (PackedKV: int8 and int4), kv_tiles.py
+(tiles of either cache), dispatch.py (which form runs), lang.py (Triton, where there is one).
 """
 
 from lmcourse.kernels.add_norm import add_norm
 from lmcourse.kernels.angles import angles
 from lmcourse.kernels.attention import ragged_attention
+from lmcourse.kernels.gelu import geglu, geglu_tanh, gelu, gelu_tanh
 from lmcourse.kernels.kv_write import write_kv
 from lmcourse.kernels.norm_gate_up import norm_gate_up
 from lmcourse.kernels.norm_qkv import norm_qkv
-from lmcourse.kernels.operands import AnyMatrix, Matrix, Norm, PackedMatrix, Rotation, Stream, sum_stream
+from lmcourse.kernels.operands import (
+    ALL_BEFORE,
+    AnyMatrix,
+    AnyNorm,
+    CentredNorm,
+    Matrix,
+    Norm,
+    PackedMatrix,
+    Reach,
+    Rotation,
+    Stream,
+    sum_parts,
+    sum_stream,
+)
 from lmcourse.kernels.packed_kv import INT4, INT8, AnyKV, KVFormat, PackedKV
 from lmcourse.kernels.project import project
 from lmcourse.kernels.ragged import LayerKV, RaggedBatch
@@ -44,10 +59,13 @@ from lmcourse.kernels.rotate_write import rotate_write
 from lmcourse.kernels.swiglu import swiglu
 
 __all__ = [
+    "ALL_BEFORE",
     "INT4",
     "INT8",
     "AnyKV",
     "AnyMatrix",
+    "AnyNorm",
+    "CentredNorm",
     "KVFormat",
     "LayerKV",
     "Matrix",
@@ -55,11 +73,16 @@ __all__ = [
     "PackedKV",
     "PackedMatrix",
     "RaggedBatch",
+    "Reach",
     "Rotation",
     "Stream",
     "add_norm",
     "add_rms_norm",
     "angles",
+    "geglu",
+    "geglu_tanh",
+    "gelu",
+    "gelu_tanh",
     "norm_gate_up",
     "norm_qkv",
     "project",
@@ -67,6 +90,7 @@ __all__ = [
     "rms_norm",
     "rotate",
     "rotate_write",
+    "sum_parts",
     "sum_stream",
     "swiglu",
     "write_kv",

@@ -9,7 +9,8 @@ Traffic, one token of InternLM2-1.8B (2048 features, 2 bytes):
     add_norm                      read part, residual; write sum, y              16 KiB
     add_norm, four float32 parts  the same with four times twice the part        44 KiB
 
-16 KiB a token at 4.2 TB/s: 16 µs for 4096 tokens.
+16 KiB a token at 4.2 TB/s: 16 µs for 4096 tokens. A CentredNorm first takes the mean of a row away, and may add a bias
+(layer norm, arXiv 1607.06450 §3.1): Falcon and Dbrx.
 
     program t   residual [t, :]  +  parts [0, t, :] + parts [1, t, :] + …   →   residual' [t, :], y [t, :]
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
 from lmcourse.kernels.lang import (
@@ -38,7 +40,7 @@ from lmcourse.kernels.lang import (
     tl,
     wait_for_inputs,
 )
-from lmcourse.kernels.operands import Norm, Stream, sum_stream
+from lmcourse.kernels.operands import AnyNorm, CentredNorm, Stream, sum_stream
 from lmcourse.kernels.rms_norm import rms_norm_reference
 
 __all__ = ["add_norm", "add_norm_reference", "add_norm_triton", "normalise_row", "sum_row"]
@@ -46,9 +48,13 @@ __all__ = ["add_norm", "add_norm_reference", "add_norm_triton", "normalise_row",
 _WIDEST = 65536
 
 
-def add_norm_reference(stream: Stream, norm: Norm) -> tuple[Tensor, Tensor]:
+def add_norm_reference(stream: Stream, norm: AnyNorm) -> tuple[Tensor, Tensor]:
     """(normed, residual)."""
     residual = sum_stream(stream)
+    if isinstance(norm, CentredNorm):
+        bias = None if norm.bias is None else norm.bias.float()
+        normed = layer_norm(residual.float(), residual.shape[-1:], norm.weight.float(), bias, norm.eps)
+        return normed.to(residual.dtype), residual
     return rms_norm_reference(residual, norm.weight, norm.eps), residual
 
 
@@ -70,16 +76,24 @@ def normalise_row(b_row, b_weight, eps, WIDTH: tl.constexpr):
     return b_row * tl.math.rsqrt(tl.sum(b_row * b_row, axis=0) / WIDTH + eps) * b_weight
 
 
+@jit
+def centre_row(b_row, at, WIDTH: tl.constexpr):
+    """The row less its mean; 0 beyond WIDTH, as before."""
+    return tl.where(at < WIDTH, b_row - tl.sum(b_row, axis=0) / WIDTH, 0.0)
+
+
 @jit_varying("num_tokens")
 def _add_norm_kernel(
     residual_ptr,
     parts_ptr,
     weight_ptr,
+    bias_ptr,
     normed_ptr,
     sum_ptr,
     num_tokens,
     eps,
     NUM_PARTS: tl.constexpr,
+    CENTRED: tl.constexpr,
     WIDTH: tl.constexpr,
     TILE: tl.constexpr,
     PDL: tl.constexpr,
@@ -94,21 +108,25 @@ def _add_norm_kernel(
     b_sum = sum_row(residual_ptr, parts_ptr, token, at, num_tokens, NUM_PARTS, WIDTH, TILE)
     tl.static_assert(b_sum.shape == (TILE,))
     # compute
-    b_normed = normalise_row(b_sum, b_weight, eps, WIDTH)
+    b_row = centre_row(b_sum, at, WIDTH) if CENTRED else b_sum
+    b_normed = normalise_row(b_row, b_weight, eps, WIDTH)
+    if bias_ptr is not None:
+        b_normed += load_row(bias_ptr, at, WIDTH, TILE).to(tl.float32)
     # store
     store_row(sum_ptr + token.to(tl.int64) * WIDTH, at, b_sum, WIDTH, TILE)
     store_row(normed_ptr + token.to(tl.int64) * WIDTH, at, b_normed, WIDTH, TILE)
 
 
-def add_norm_triton(stream: Stream, norm: Norm) -> tuple[Tensor, Tensor]:
+def add_norm_triton(stream: Stream, norm: AnyNorm) -> tuple[Tensor, Tensor]:
     """One program per token."""
     residual, parts = stream
     num_tokens, width = residual.shape
     normed, total = torch.empty_like(residual), torch.empty_like(residual)
-    tile = next_power(width)
+    tile, centred = next_power(width), isinstance(norm, CentredNorm)
+    bias = norm.bias if isinstance(norm, CentredNorm) else None
     _add_norm_kernel[(num_tokens,)](
-        residual, parts, norm.weight, normed, total, num_tokens, norm.eps,
-        NUM_PARTS=parts.shape[0], WIDTH=width, TILE=tile,
+        residual, parts, norm.weight, bias, normed, total, num_tokens, norm.eps,
+        NUM_PARTS=parts.shape[0], CENTRED=centred, WIDTH=width, TILE=tile,
         num_warps=min(16, max(1, tile // 512)), **launch_options(residual.device),
     )  # fmt: skip
     return normed, total
@@ -117,7 +135,7 @@ def add_norm_triton(stream: Stream, norm: Norm) -> tuple[Tensor, Tensor]:
 _ADD_NORM = Operation(reference=add_norm_reference, triton=(UpTo(float("inf"), add_norm_triton),))
 
 
-def add_norm(stream: Stream, norm: Norm) -> tuple[Tensor, Tensor]:
+def add_norm(stream: Stream, norm: AnyNorm) -> tuple[Tensor, Tensor]:
     """(normed, residual), both [num_tokens, hidden] and new."""
     num_tokens, width = stream.residual.shape
     check_shape("weight of add_norm", norm.weight, (width,))

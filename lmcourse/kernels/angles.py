@@ -1,11 +1,15 @@
 """Angles: cos and sin of position · frequency, for each token and feature pair; once a step, for all layers.
 
-Feature pair i of head_dim / 2 turns by position · base^(-2i / head_dim). Three rules, by RotarySpec.scaling:
+Feature pair i of the d features that turn has frequency base^(-2i / d); the other pairs of a head have angle 0. The
+rules, by RotarySpec.scaling, with n the turns that a pair makes in the trained context:
 
     None       as trained
     linear     position / factor: more positions squeezed into the trained range
     dynamic    NTK-aware: beyond trained_context the base grows with the length L that the token is rotated for,
-               base · (factor · L / trained_context - (factor - 1)) ^ (head_dim / (head_dim - 2))
+               base · growth^(d / (d - 2)), growth = factor · L / trained_context - (factor - 1)
+    stepped    QWen's: growth = 2^ceil(log2(L / trained_context) + 1) - 1, at least 1
+    llama3     pairs of n > fast_turns keep their frequency, those of n < slow_turns divide it by factor, others blend
+    yarn       the same with a blend even in the number of the pair (arXiv 2309.00071 §3.2)
 
 L comes with each token (`rotary_lens`: the whole prompt's length, or the context if longer), so that a prompt computed
 in chunks turns as if computed at once, and requests of one batch do not disturb each other.
@@ -25,9 +29,11 @@ Lesson: 2 (inside one layer)
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lmcourse.kernels.dispatch import Operation, UpTo
 from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, wait_for_inputs
@@ -39,18 +45,50 @@ __all__ = ["angles", "angles_reference", "angles_triton"]
 
 def angles_reference(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, head_dim: int) -> Rotation:
     """The formula, in float32."""
-    exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-    if spec.scaling == "dynamic":
-        length = rotary_lens.clamp(min=spec.trained_context).float()
-        growth = spec.factor * length / spec.trained_context - (spec.factor - 1)
-        base = spec.base * growth ** (head_dim / (head_dim - 2))
+    turned = spec.turned(head_dim)
+    exponents = torch.arange(0, turned, 2, device=positions.device).float() / max(1, turned)
+    if spec.follows_length:
+        growth = _GROWTHS[str(spec.scaling)](rotary_lens.clamp(min=spec.trained_context).float(), spec)
+        base = spec.base * growth ** (turned / (turned - 2))
         frequencies = 1.0 / base[:, None] ** exponents
     else:
         frequencies = 1.0 / spec.base**exponents
-    if spec.scaling == "linear":
+    if spec.scaling in _KEPT:
+        kept = _KEPT[spec.scaling](frequencies, spec, turned)
+        frequencies = frequencies * (kept + (1 - kept) / spec.factor)
+    elif spec.scaling == "linear":
         frequencies = frequencies / spec.factor
-    turns = positions.float()[:, None] * frequencies
-    return Rotation(turns.cos(), turns.sin())
+    turns = pad(positions.float()[:, None] * frequencies, (0, (head_dim - turned) // 2))
+    return Rotation(turns.cos() * spec.amplitude, turns.sin() * spec.amplitude)
+
+
+_GROWTHS: Mapping[str, Callable[[Tensor, RotarySpec], Tensor]] = {
+    "dynamic": lambda length, spec: spec.factor * length / spec.trained_context - (spec.factor - 1),
+    "stepped": lambda length, spec: 2 ** torch.ceil(torch.log2(length / spec.trained_context) + 1) - 1,
+}
+
+
+def _kept_by_turns(frequencies: Tensor, spec: RotarySpec, turned: int) -> Tensor:
+    """How much of each pair's frequency llama3 keeps, 0 to 1."""
+    turns = frequencies * (spec.trained_context / (2 * math.pi))
+    return ((turns - spec.slow_turns) / (spec.fast_turns - spec.slow_turns)).clamp(0, 1)
+
+
+def _kept_by_pair(frequencies: Tensor, spec: RotarySpec, turned: int) -> Tensor:
+    """How much of each pair's frequency yarn keeps, 0 to 1; the ends of the blend are whole pairs."""
+
+    def pair_of(turns: float) -> float:
+        return turned * math.log(spec.trained_context / (turns * 2 * math.pi)) / (2 * math.log(spec.base))
+
+    first, last = max(math.floor(pair_of(spec.fast_turns)), 0), min(math.ceil(pair_of(spec.slow_turns)), turned - 1)
+    pairs = torch.arange(turned // 2, device=frequencies.device, dtype=torch.float32)
+    return 1 - ((pairs - first) / max(last - first, 1e-3)).clamp(0, 1)
+
+
+_KEPT: Mapping[str | None, Callable[[Tensor, RotarySpec, int], Tensor]] = {
+    "llama3": _kept_by_turns,
+    "yarn": _kept_by_pair,
+}
 
 
 @jit
@@ -62,7 +100,8 @@ def _angles_kernel(
     LOG2_BASE: tl.constexpr,
     FACTOR: tl.constexpr,
     TRAINED: tl.constexpr,
-    DYNAMIC: tl.constexpr,
+    SCALING: tl.constexpr,
+    TURNED: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     TILE: tl.constexpr,
     PDL: tl.constexpr,
@@ -78,14 +117,17 @@ def _angles_kernel(
     log2_base = tl.full((TILE,), LOG2_BASE, dtype=tl.float64)
     factor = tl.full((TILE,), FACTOR, dtype=tl.float64)
     # compute
-    if DYNAMIC:
+    if SCALING == "dynamic" or SCALING == "stepped":
         length = tl.maximum(tl.load(lens_ptr + token), TRAINED).to(tl.float64)
-        growth = factor * length / TRAINED - (factor - 1)
-        log2_base += tl.math.log2(growth) * HEAD_DIM / (HEAD_DIM - 2)
-    frequencies = tl.math.exp2(log2_base * (pairs * -2).to(tl.float64) / HEAD_DIM)
-    if not DYNAMIC:
+        if SCALING == "dynamic":
+            growth = factor * length / TRAINED - (factor - 1)
+        else:
+            growth = tl.math.exp2(tl.math.ceil(tl.math.log2(length / TRAINED) + 1)) - 1
+        log2_base += tl.math.log2(growth) * TURNED / (TURNED - 2)
+    frequencies = tl.math.exp2(log2_base * (pairs * -2).to(tl.float64) / (TURNED if TURNED else 1))
+    if SCALING == "linear":
         frequencies = frequencies / factor
-    turns = position * frequencies.to(tl.float32)
+    turns = tl.where(pairs < TURNED // 2, position * frequencies.to(tl.float32), 0.0)
     tl.static_assert(turns.shape == (TILE,))
     # store
     at = token * (HEAD_DIM // 2) + pairs
@@ -101,15 +143,17 @@ def angles_triton(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, head
         _angles_kernel[(num_tokens,)](
             positions, rotary_lens, cos, sin,
             LOG2_BASE=math.log2(spec.base), FACTOR=spec.factor if spec.scaling else 1.0, TRAINED=spec.trained_context,
-            DYNAMIC=spec.scaling == "dynamic", HEAD_DIM=head_dim, TILE=next_power(half),
+            SCALING=spec.scaling, TURNED=spec.turned(head_dim), HEAD_DIM=head_dim, TILE=next_power(half),
             num_warps=1, **launch_options(positions.device),
         )  # fmt: skip
     return Rotation(cos, sin)
 
 
 _ANGLES = Operation(reference=angles_reference, triton=(UpTo(math.inf, angles_triton),))
+_BLENDED = Operation(reference=angles_reference)  # llama3, yarn: a dozen small launches a step
 
 
 def angles(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, head_dim: int) -> Rotation:
     """positions and rotary_lens: int64 [num_tokens]; both results float32 [num_tokens, head_dim / 2]."""
-    return _ANGLES.form_for(positions.device)(positions, rotary_lens, spec, head_dim)
+    operation = _BLENDED if spec.scaling in _KEPT else _ANGLES
+    return operation.form_for(positions.device)(positions, rotary_lens, spec, head_dim)

@@ -19,6 +19,8 @@ Traffic of a decode, InternLM2-1.8B: 4 KiB of keys and values per cached token a
 reads a copy, in pieces that stay in the processor's cache, which a paged kernel saves. FLOPs per cached token:
 4 · num_heads · head_dim.
 
+A Reach bends scores by distance (ALiBi) or ends it (a window): reach.py.
+
 Numerics: scores, softmax and sums in float32. Slots outside a request's context never reach its result, whatever
 they hold.
 
@@ -37,9 +39,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from lmcourse.kernels.decode_attention import decode_attention
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
+from lmcourse.kernels.operands import ALL_BEFORE, Reach
 from lmcourse.kernels.packed_kv import AnyKV
 from lmcourse.kernels.prefill_attention import prefill_attention
 from lmcourse.kernels.ragged import RaggedBatch
+from lmcourse.kernels.reach import attend_plainly, bend_scores, is_everything, unseen
 
 __all__ = ["ragged_attention", "ragged_attention_batched", "ragged_attention_reference", "ragged_attention_triton"]
 
@@ -49,31 +53,31 @@ _SCORE_BYTES = 2**27
 _SMALLEST_TILE = 16  # tokens of a block; the tensor cores' smallest inner dimension
 
 
-def ragged_attention_reference(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) -> Tensor:
+def ragged_attention_reference(
+    q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float, reach: Reach = ALL_BEFORE
+) -> Tensor:
     """The formula, one request at a time, with every intermediate in float32."""
     out = torch.empty_like(q)
-    for request, context in enumerate(batch.context_lens):
+    for request in range(batch.num_requests):
         tokens = slice(batch.query_starts[request], batch.query_starts[request + 1])
-        keys, values = (x.float() for x in _request_blocks(layer, batch, request))  # [num_kv_heads, context, head_dim]
-        queries = rearrange(q[tokens].float(), "t (k g) d -> t k g d", k=keys.shape[0])
-        scores = scale * torch.einsum("tkgd,kcd->kgtc", queries, keys)
-        future = torch.arange(context, device=q.device) > batch.positions[tokens, None]
-        weights = scores.masked_fill(future, float("-inf")).softmax(dim=-1)
-        out[tokens] = torch.einsum("kgtc,kcd->tkgd", weights, values).flatten(1, 2).to(q.dtype)
+        keys, values = _request_blocks(layer, batch, request)
+        out[tokens] = attend_plainly(q[tokens], keys, values, scale, batch.positions[tokens], reach)
     return out
 
 
-def ragged_attention_batched(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) -> Tensor:
+def ragged_attention_batched(
+    q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float, reach: Reach = ALL_BEFORE
+) -> Tensor:
     """Decodes together, prefills one by one."""
     out = torch.empty_like(q)
     together = batch.num_decodes if batch.num_decodes > 1 else 0  # one decode alone is quicker without the merging
     if together:
         columns = -(-max(batch.context_lens[:together]) // layer.tokens_per_block)
         tables = batch.block_tables[:together, :columns]
-        out[:together] = _decode(q[:together], layer, tables, batch.positions[:together], scale)
+        out[:together] = _decode(q[:together], layer, tables, batch.positions[:together], scale, reach)
     for request in range(together, batch.num_requests):
         tokens = slice(batch.query_starts[request], batch.query_starts[request + 1])
-        out[tokens] = _attend_one(q[tokens], layer, batch, request, scale)
+        out[tokens] = _attend_one(q[tokens], layer, batch, request, scale, reach)
     return out
 
 
@@ -85,11 +89,12 @@ def _request_blocks(layer: AnyKV, batch: RaggedBatch, request: int) -> tuple[Ten
     return keys, values
 
 
-def _attend_one(q: Tensor, layer: AnyKV, batch: RaggedBatch, request: int, scale: float) -> Tensor:
+def _attend_one(q: Tensor, layer: AnyKV, batch: RaggedBatch, request: int, scale: float, reach: Reach) -> Tensor:
     """One request's tokens: q [tokens, num_heads, head_dim]."""
     keys, values = (x.to(q.dtype) for x in _request_blocks(layer, batch, request))
     num_tokens, context = q.shape[0], keys.shape[1]
-    if num_tokens in (1, context):
+    everything = is_everything(reach, context)
+    if everything and num_tokens in (1, context):
         return _fused(q, keys, values, scale, causal=num_tokens > 1)
     # Behind a cached prefix the mask is explicit, so queries go in tiles: their scores stay within _SCORE_BYTES.
     tile_tokens = max(1, _SCORE_BYTES // (4 * q.shape[1] * context))
@@ -98,9 +103,12 @@ def _attend_one(q: Tensor, layer: AnyKV, batch: RaggedBatch, request: int, scale
     tiles = []
     for start in range(0, num_tokens, tile_tokens):
         stop = min(start + tile_tokens, num_tokens)
-        seen = positions[: offset + stop]
-        mask = seen <= positions[offset + start : offset + stop, None]
-        tiles.append(_fused(q[start:stop], keys[:, : seen.shape[0]], values[:, : seen.shape[0]], scale, mask=mask))
+        seen, rows = slice(0, offset + stop), positions[offset + start : offset + stop]
+        if everything:
+            mask = positions[seen] <= rows[:, None]
+            tiles.append(_fused(q[start:stop], keys[:, seen], values[:, seen], scale, mask=mask))
+        else:
+            tiles.append(attend_plainly(q[start:stop], keys[:, seen], values[:, seen], scale, rows, reach))
     return torch.cat(tiles)
 
 
@@ -115,14 +123,15 @@ def _fused(
     return attended[0].transpose(0, 1)
 
 
-def _decode(q: Tensor, layer: AnyKV, tables: Tensor, positions: Tensor, scale: float) -> Tensor:
+def _decode(q: Tensor, layer: AnyKV, tables: Tensor, positions: Tensor, scale: float, reach: Reach) -> Tensor:
     """One token per request: q [requests, num_heads, head_dim], tables [requests, columns], positions [requests]."""
     tokens_per_block, device = layer.tokens_per_block, q.device
     firsts = torch.arange(tables.shape[1], device=device) * tokens_per_block
-    owner, column = (firsts <= positions[:, None]).nonzero(as_tuple=True)  # of each block in use
-    beyond = torch.arange(tokens_per_block, device=device) > (positions[owner] - firsts[column])[:, None]
+    past = positions[:, None] - firsts  # of each block's first token
+    owner, column = (~unseen((past - tokens_per_block + 1).clamp(min=0), reach) & (past >= 0)).nonzero(as_tuple=True)
+    distance = past[owner, column][:, None] - torch.arange(tokens_per_block, device=device)
     queries = rearrange(q.float() * scale, "r (k g) d -> r k g d", k=layer.num_kv_heads)
-    sums, peaks = _attend_blocks(queries[owner], layer, tables[owner, column], beyond)
+    sums, peaks = _attend_blocks(queries[owner], layer, tables[owner, column], distance, reach)
 
     cells = (*tables.shape, *queries.shape[1:3])  # one per request, column of its table, head
     peak_table = torch.full((*cells, 1), float("-inf"), device=device)
@@ -133,7 +142,9 @@ def _decode(q: Tensor, layer: AnyKV, tables: Tensor, positions: Tensor, scale: f
     return (merged[..., :-1] / merged[..., -1:]).flatten(1, 2).to(q.dtype)
 
 
-def _attend_blocks(queries: Tensor, layer: AnyKV, blocks: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor]:
+def _attend_blocks(
+    queries: Tensor, layer: AnyKV, blocks: Tensor, distance: Tensor, reach: Reach
+) -> tuple[Tensor, Tensor]:
     """Per block and head: sums of exp(score - peak) · [values | 1], [..., head_dim + 1], and the peaks, [..., 1]."""
     block_bytes = 4 * layer.num_kv_heads * layer.tokens_per_block * layer.head_dim
     count = max(1, _PIECE_BYTES[queries.device.type] // block_bytes)
@@ -141,9 +152,10 @@ def _attend_blocks(queries: Tensor, layer: AnyKV, blocks: Tensor, beyond: Tensor
     for start in range(0, blocks.shape[0], count):
         piece = slice(start, start + count)
         keys, values = (x.float() for x in layer.read(blocks[piece]))
-        stale, offsets = beyond[piece].nonzero(as_tuple=True)
+        stale, offsets = (distance[piece] < 0).nonzero(as_tuple=True)
         values[stale, :, offsets] = 0  # a weight of 0 is not enough: 0 · NaN is NaN
-        scores = (queries[piece] @ keys.transpose(2, 3)).masked_fill_(beyond[piece, None, None], float("-inf"))
+        scores = queries[piece] @ keys.transpose(2, 3)
+        scores = bend_scores(scores[..., None, :], distance[piece, None], reach)[..., 0, :]
         peak = scores.amax(dim=-1, keepdim=True)
         weights = scores.sub_(peak).exp_()
         sums.append(torch.cat((weights @ values, weights.sum(dim=-1, keepdim=True)), dim=-1))
@@ -151,23 +163,25 @@ def _attend_blocks(queries: Tensor, layer: AnyKV, blocks: Tensor, beyond: Tensor
     return torch.cat(sums), torch.cat(peaks)
 
 
-def _without_cudnn(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) -> Tensor:
+def _without_cudnn(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float, reach: Reach = ALL_BEFORE) -> Tensor:
     """cuDNN builds a plan for each context length it has not met: 80 ms a step of a growing request on an H100."""
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
-        return ragged_attention_batched(q, layer, batch, scale)
+        return ragged_attention_batched(q, layer, batch, scale, reach)
 
 
-def ragged_attention_triton(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) -> Tensor:
+def ragged_attention_triton(
+    q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float, reach: Reach = ALL_BEFORE
+) -> Tensor:
     """Decodes in one kernel, prefills in another; odd block sizes, which are no tile, in torch."""
     tokens_per_block = layer.tokens_per_block
     if tokens_per_block & (tokens_per_block - 1) or tokens_per_block < _SMALLEST_TILE or not layer.keys.is_contiguous():
-        return _without_cudnn(q, layer, batch, scale)
+        return _without_cudnn(q, layer, batch, scale, reach)
     q, out, decodes = q.contiguous(), torch.empty_like(q), batch.num_decodes
     if decodes:
         tables, positions = batch.block_tables[:decodes], batch.positions[:decodes]
-        decode_attention(q[:decodes], layer, tables, positions, scale, out[:decodes])
+        decode_attention(q[:decodes], layer, (tables, positions), scale, out[:decodes], reach)
     if decodes < batch.num_requests:
-        prefill_attention(q, layer, batch, scale, out)
+        prefill_attention(q, layer, batch, scale, out, reach)
     return out
 
 
@@ -178,7 +192,7 @@ _RAGGED_ATTENTION = Operation(
 )
 
 
-def ragged_attention(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) -> Tensor:
+def ragged_attention(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float, reach: Reach = ALL_BEFORE) -> Tensor:
     """q: [num_tokens, num_heads, head_dim] → the same shape; this step's keys and values must be written already."""
     check_shape("q of ragged_attention", q, (batch.query_starts[-1], q.shape[1], layer.head_dim))
     if q.shape[1] % layer.num_kv_heads:
@@ -186,4 +200,4 @@ def ragged_attention(q: Tensor, layer: AnyKV, batch: RaggedBatch, scale: float) 
             "query heads do not divide among the key/value heads\n"
             f"  expected: a multiple of {layer.num_kv_heads}\n  got: {q.shape[1]}"
         )
-    return _RAGGED_ATTENTION.form_for(q.device, dtype=q.dtype)(q, layer, batch, scale)
+    return _RAGGED_ATTENTION.form_for(q.device, dtype=q.dtype)(q, layer, batch, scale, reach)

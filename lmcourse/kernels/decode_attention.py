@@ -29,16 +29,19 @@ from torch import Tensor
 
 from lmcourse.kernels.kv_tiles import (
     attend,
+    attend_block,
     begin_softmax,
-    load_block,
+    in_window,
     load_queries,
     load_scales,
+    load_slopes,
     load_words,
     store_outputs,
     tile_constants,
     tile_pointers,
 )
 from lmcourse.kernels.lang import jit, jit_varying, launch_options, let_next_start, next_power, tl, wait_for_inputs
+from lmcourse.kernels.operands import ALL_BEFORE, Reach
 from lmcourse.kernels.packed_kv import AnyKV
 
 __all__ = ["decode_attention", "plan_decode", "plan_splits"]
@@ -48,11 +51,12 @@ _PROGRAMS = 512  # about four per multiprocessor of an H200 (132)
 
 
 @jit
-def _split_blocks(position, i_split, SPLITS: tl.constexpr, TOKENS_PER_BLOCK: tl.constexpr):
-    """(first, last) of a split's blocks, first > last if it has none."""
-    num_blocks = position // TOKENS_PER_BLOCK + 1
+def _split_blocks(position, i_split, SPLITS: tl.constexpr, TOKENS_PER_BLOCK: tl.constexpr, WINDOW: tl.constexpr):
+    """(first, last) of a split's blocks, first > last if it has none; WINDOW 0: from the request's first block on."""
+    unseen = tl.maximum(position - WINDOW + 1, 0) // TOKENS_PER_BLOCK if WINDOW else 0
+    num_blocks = position // TOKENS_PER_BLOCK + 1 - unseen
     share = tl.cdiv(num_blocks, SPLITS)
-    return i_split * share, tl.minimum(i_split * share + share, num_blocks) - 1
+    return unseen + i_split * share, unseen + tl.minimum(i_split * share + share, num_blocks) - 1
 
 
 @jit
@@ -85,6 +89,7 @@ def _decode_kernel(
     sums_ptr,
     peaks_ptr,
     totals_ptr,
+    slopes_ptr,
     columns,
     scale_log2e,
     NUM_HEADS: tl.constexpr,
@@ -94,6 +99,7 @@ def _decode_kernel(
     PARTS: tl.constexpr,
     NUM_SCALES: tl.constexpr,
     SPLITS: tl.constexpr,
+    WINDOW: tl.constexpr,
     TILE_G: tl.constexpr,
     TILE_W: tl.constexpr,
     PDL: tl.constexpr,
@@ -102,7 +108,7 @@ def _decode_kernel(
     request, i_kv, i_split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     let_next_start(PDL)
     position = tl.load(positions_ptr + request).to(tl.int32)
-    first, last = _split_blocks(position, i_split, SPLITS, TOKENS_PER_BLOCK)
+    first, last = _split_blocks(position, i_split, SPLITS, TOKENS_PER_BLOCK, WINDOW)
     if first > last:
         return
     group: tl.constexpr = NUM_HEADS // NUM_KV_HEADS
@@ -113,28 +119,33 @@ def _decode_kernel(
     table = tables_ptr + request.to(tl.int64) * columns
     pools = keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr, None
     heads = request.to(tl.int64) * NUM_HEADS + i_kv * group + g
+    positions = position + tl.zeros((1,), dtype=tl.int32)
+    slopes = load_slopes(slopes_ptr, i_kv * group + g, g < group, scale_log2e)
     running = begin_softmax(TILE_G, TILE_W, PARTS)
     if SPLITS == 1:
         # load, compute: many programs at once need no head start, and are short of registers: one loop, all masked
         wait_for_inputs(PDL)
         q, q_total = load_queries(q_ptr + heads * HEAD_DIM, g < group, w, HEAD_DIM, PARTS)
-        for index in range(0, last + 1):
-            block = tl.load(table + index)
-            written = index * TOKENS_PER_BLOCK + rows <= position
-            tile = load_block(pools, block, i_kv, rows, written, w, NUM_KV_HEADS, words, NUM_SCALES)
-            running = attend(q, q_total, tile, written[None, :], running, scale_log2e)
+        for index in range(first if WINDOW else 0, last + 1):
+            running = attend_block(
+                q, q_total, positions, slopes, table, index, pools, i_kv, rows, w, running, scale_log2e, position,
+                CAUSAL=True, WINDOW=WINDOW, NUM_KV_HEADS=NUM_KV_HEADS, W=words, NUM_SCALES=NUM_SCALES,
+            )  # fmt: skip
     else:
         # load: the newest block of the split, some of it before the wait
         newest = _load_newest(pools, tl.load(table + last), i_kv, last, position, rows, w, NUM_KV_HEADS, words,
                               NUM_SCALES, PDL)  # fmt: skip
         q, q_total = load_queries(q_ptr + heads * HEAD_DIM, g < group, w, HEAD_DIM, PARTS)
         # compute: the newest block with a mask, the full ones without
-        m_newest = (last * TOKENS_PER_BLOCK + rows <= position)[None, :]
-        running = attend(q, q_total, newest, m_newest, running, scale_log2e)
+        distance = positions[:, None] - (last * TOKENS_PER_BLOCK + rows)[None, :]
+        running = attend(
+            q, q_total, newest, in_window(distance, distance >= 0, WINDOW), running, scale_log2e, slopes, distance
+        )
         for index in range(first, last):
-            block = tl.load(table + index)
-            tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
-            running = attend(q, q_total, tile, None, running, scale_log2e)
+            running = attend_block(
+                q, q_total, positions, slopes, table, index, pools, i_kv, rows, w, running, scale_log2e, None,
+                CAUSAL=False, WINDOW=WINDOW, NUM_KV_HEADS=NUM_KV_HEADS, W=words, NUM_SCALES=NUM_SCALES,
+            )  # fmt: skip
     peak, total, shift, sums = running
     # store: the result, or what the merge needs of this split
     o_part = heads * SPLITS + i_split
@@ -157,6 +168,7 @@ def _merge_kernel(
     HEAD_DIM: tl.constexpr,
     TOKENS_PER_BLOCK: tl.constexpr,
     SPLITS: tl.constexpr,
+    WINDOW: tl.constexpr,
     TILE_D: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -167,7 +179,7 @@ def _merge_kernel(
     splits = tl.arange(0, SPLITS)
     let_next_start(PDL)
     position = tl.load(positions_ptr + request).to(tl.int32)
-    first, last = _split_blocks(position, splits, SPLITS, TOKENS_PER_BLOCK)
+    first, last = _split_blocks(position, splits, SPLITS, TOKENS_PER_BLOCK, WINDOW)
     m_splits = first <= last
     wait_for_inputs(PDL)
     # load
@@ -196,8 +208,11 @@ def plan_decode(splits: int, parts: int) -> tuple[int, int]:
     return (2, 3) if parts == 2 and splits <= 8 else (4, 3)
 
 
-def decode_attention(q: Tensor, kv: AnyKV, block_tables: Tensor, positions: Tensor, scale: float, out: Tensor) -> None:
-    """q, out [requests, num_heads, head_dim]; block_tables [requests, columns]; positions [requests], the newest."""
+def decode_attention(
+    q: Tensor, kv: AnyKV, places: tuple[Tensor, Tensor], scale: float, out: Tensor, reach: Reach = ALL_BEFORE
+) -> None:
+    """q, out [requests, num_heads, head_dim]; places: block_tables [requests, columns], positions [requests]."""
+    block_tables, positions = places
     num_requests, num_heads, head_dim = q.shape
     splits = plan_splits(num_requests, kv.num_kv_heads, block_tables.shape[1])
     constants = tile_constants(kv)
@@ -208,13 +223,14 @@ def decode_attention(q: Tensor, kv: AnyKV, block_tables: Tensor, positions: Tens
     )
     options = launch_options(q.device)
     _decode_kernel[(num_requests, kv.num_kv_heads, splits)](
-        q, *tile_pointers(kv), block_tables, positions, out, sums, peaks, totals,
-        block_tables.stride(0), scale * _LOG2_E, NUM_HEADS=num_heads, SPLITS=splits,
+        q, *tile_pointers(kv), block_tables, positions, out, sums, peaks, totals, reach.slopes,
+        block_tables.stride(0), scale * _LOG2_E, NUM_HEADS=num_heads, SPLITS=splits, WINDOW=reach.window or 0,
         TILE_G=max(16, next_power(num_heads // kv.num_kv_heads)),
         num_warps=warps, num_stages=stages, **constants, **options,
     )  # fmt: skip
     if splits > 1:
         _merge_kernel[(num_requests, num_heads)](
             sums, peaks, totals, positions, out, NUM_HEADS=num_heads, HEAD_DIM=head_dim,
-            TOKENS_PER_BLOCK=kv.tokens_per_block, SPLITS=splits, TILE_D=next_power(head_dim), num_warps=4, **options,
+            TOKENS_PER_BLOCK=kv.tokens_per_block, SPLITS=splits, WINDOW=reach.window or 0,
+            TILE_D=next_power(head_dim), num_warps=4, **options,
         )  # fmt: skip

@@ -27,10 +27,13 @@ from lmcourse.kernels.packed_kv import AnyKV, PackedKV, unpack_words
 
 __all__ = [
     "attend",
+    "attend_block",
     "begin_softmax",
+    "in_window",
     "load_block",
     "load_queries",
     "load_scales",
+    "load_slopes",
     "load_words",
     "output_features",
     "store_outputs",
@@ -108,8 +111,21 @@ def load_queries(row_pointers, m_rows, w, HEAD_DIM: tl.constexpr, PARTS: tl.cons
 
 
 @jit
-def attend(q, q_total, tile, m_scores, running, scale_log2e):
-    """One more tile (of `load_block`) in a running softmax (peak, total, shift, sums)."""
+def _bend(scores, m_scores, slopes, distance):
+    """Scores less what distance costs them; unseen ones finite, since a window may hide a whole tile from a query."""
+    if slopes is not None:
+        scores -= slopes[:, None] * distance.to(tl.float32)
+    if m_scores is not None:
+        scores = tl.where(m_scores, scores, -1.0e30)
+    return scores
+
+
+@jit
+def attend(q, q_total, tile, m_scores, running, scale_log2e, slopes=None, distance=None):
+    """One more tile (of `load_block`) in a running softmax (peak, total, shift, sums).
+
+    slopes [queries]: a score, not yet scaled, loses slope · distance [queries, keys]; None: nothing.
+    """
     b_keys, b_values, key_scales, value_scales = tile
     peak, total, shift, sums = running
     PARTS: tl.constexpr = len(q)
@@ -122,8 +138,7 @@ def attend(q, q_total, tile, m_scores, running, scale_log2e):
         scores = scores * key_scales[0][None, :]
     if len(key_scales) > 1:
         scores += q_total[:, None] * key_scales[1][None, :]
-    if m_scores is not None:
-        scores = tl.where(m_scores, scores, float("-inf"))
+    scores = _bend(scores, m_scores, slopes, distance)
     higher = tl.maximum(peak, tl.max(scores, axis=1) * scale_log2e)
     weights = tl.math.exp2(scores * scale_log2e - higher[:, None])
     rescale = tl.math.exp2(peak - higher)
@@ -137,6 +152,47 @@ def attend(q, q_total, tile, m_scores, running, scale_log2e):
     for part in tl.static_range(PARTS):
         added = added + (tl.dot(b_weights, values[part], sums[part] * rescale[:, None], input_precision="ieee"),)
     return higher, total, shift, added
+
+
+@jit
+def attend_block(
+    q, q_total, positions, slopes, table, index, pools, i_kv, rows, w, running, scale_log2e, newest,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    NUM_KV_HEADS: tl.constexpr, W: tl.constexpr, NUM_SCALES: tl.constexpr,
+):  # fmt: skip
+    """`attend` to block `index` of a table. newest: the last position that is written, None if the block is full;
+    CAUSAL: some of it is in some query's future."""
+    block = tl.load(table + index)
+    at = index * rows.shape[0] + rows
+    m_rows = None if newest is None else at <= newest
+    tile = load_block(pools, block, i_kv, rows, m_rows, w, NUM_KV_HEADS, W, NUM_SCALES)
+    distance = positions[:, None] - at[None, :]
+    if CAUSAL:
+        m_scores = in_window(distance, at[None, :] <= positions[:, None], WINDOW)
+    else:
+        m_scores = in_window(distance, None, WINDOW)
+    return attend(q, q_total, tile, m_scores, running, scale_log2e, slopes, distance)
+
+
+@jit
+def load_slopes(slopes_ptr, heads, m_heads, scale_log2e):
+    """Of these heads, for scores that are not yet scaled; None where there are none."""
+    slopes = None
+    if slopes_ptr is not None:
+        slopes = tl.load(slopes_ptr + heads, mask=m_heads, other=0.0) * (1.4426950408889634 / scale_log2e)
+    return slopes
+
+
+@jit
+def in_window(distance, m_seen, WINDOW: tl.constexpr):
+    """m_seen (None: all), and within a window of so many tokens where there is one."""
+    if WINDOW == 0:
+        m_window = m_seen
+    elif m_seen is None:
+        m_window = distance < WINDOW
+    else:
+        m_window = m_seen & (distance < WINDOW)
+    return m_window
 
 
 @jit

@@ -21,6 +21,9 @@ Lesson: 3 (what limits a decode)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
@@ -40,7 +43,7 @@ from lmcourse.kernels.lang import (
     triton,
     wait_for_inputs,
 )
-from lmcourse.kernels.operands import AnyMatrix, Matrix, Norm, PackedMatrix, Stream
+from lmcourse.kernels.operands import AnyMatrix, AnyNorm, CentredNorm, Matrix, Norm, PackedMatrix, Stream, sum_parts
 from lmcourse.kernels.project import (
     MOST_ROW_TOKENS,
     MOST_TILE_TOKENS,
@@ -58,6 +61,7 @@ from lmcourse.kernels.w4a16_norm_gate_up import (
 )
 
 __all__ = [
+    "Activation",
     "norm_gate_up",
     "norm_gate_up_reference",
     "norm_gate_up_rows",
@@ -66,12 +70,15 @@ __all__ = [
     "plan_gate_up_rows",
 ]
 
+Activation: TypeAlias = Callable[[Tensor], Tensor]  # [num_tokens, 2 · intermediate] → [num_tokens, intermediate]
 
-def norm_gate_up_reference(stream: Stream, norm: Norm, gate_up: AnyMatrix) -> tuple[Tensor, Tensor]:
+
+def norm_gate_up_reference(
+    stream: Stream, norm: AnyNorm, gate_up: AnyMatrix, activate: Activation = swiglu
+) -> tuple[Tensor, Tensor]:
     """The composition; each piece in the form that suits the device and the number of tokens."""
     normed, residual = add_norm(stream, norm)
-    parts = project(normed, gate_up)
-    return swiglu((parts[0] if parts.shape[0] == 1 else parts.sum(dim=0)).to(normed.dtype)), residual
+    return activate(sum_parts(project(normed, gate_up), normed.dtype)), residual
 
 
 @jit
@@ -230,8 +237,13 @@ _NORM_GATE_UP: dict[type, Operation[..., tuple[Tensor, Tensor]]] = {
 }
 
 
-def norm_gate_up(stream: Stream, norm: Norm, gate_up: AnyMatrix) -> tuple[Tensor, Tensor]:
-    """(activated [num_tokens, intermediate], residual [num_tokens, hidden])."""
+def norm_gate_up(
+    stream: Stream, norm: AnyNorm, gate_up: AnyMatrix, activate: Activation = swiglu
+) -> tuple[Tensor, Tensor]:
+    """(activated [num_tokens, intermediate], residual [num_tokens, hidden]).
+
+    activate: [gate | up] → their product; RMS norm and SwiGLU have forms of their own, others are composed.
+    """
     residual = stream.residual
     check_shape("parts of norm_gate_up", stream.parts, (stream.parts.shape[0], *residual.shape))
     check_shape("residual of norm_gate_up", residual, (residual.shape[0], gate_up.shape[1]))
@@ -239,5 +251,7 @@ def norm_gate_up(stream: Stream, norm: Norm, gate_up: AnyMatrix) -> tuple[Tensor
         raise ValueError(
             f"gate and up do not have as many rows each\n  expected: an even number\n  got: {gate_up.shape[0]}"
         )
+    if activate is not swiglu or isinstance(norm, CentredNorm):
+        return norm_gate_up_reference(stream, norm, gate_up, activate)
     form = _NORM_GATE_UP[type(gate_up)].form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
     return form(stream, norm, gate_up)

@@ -39,7 +39,7 @@ from lmcourse.kernels.lang import (
     tl,
     wait_for_inputs,
 )
-from lmcourse.kernels.operands import AnyMatrix, Matrix, Norm, PackedMatrix, Rotation, Stream
+from lmcourse.kernels.operands import AnyMatrix, AnyNorm, CentredNorm, Matrix, Norm, PackedMatrix, Rotation, Stream
 from lmcourse.kernels.packed_kv import AnyKV, PackedKV
 from lmcourse.kernels.project import MOST_ROW_TOKENS, load_weight_rows, plan_rows, project
 from lmcourse.kernels.ragged import LayerKV
@@ -51,7 +51,7 @@ __all__ = ["norm_qkv", "norm_qkv_reference", "norm_qkv_rows"]
 
 
 def norm_qkv_reference(
-    stream: Stream, norm: Norm, qkv: AnyMatrix, rotation: Rotation, kv: AnyKV, slots: Tensor
+    stream: Stream, norm: AnyNorm, qkv: AnyMatrix, rotation: Rotation, kv: AnyKV, slots: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The composition; each piece in the form that suits the device and the number of tokens."""
     normed, residual = add_norm(stream, norm)
@@ -150,13 +150,15 @@ _NORM_QKV: dict[type, Operation[..., tuple[Tensor, Tensor]]] = {
 
 
 def norm_qkv(
-    stream: Stream, norm: Norm, qkv: AnyMatrix, rotation: Rotation, kv: AnyKV, slots: Tensor
+    stream: Stream, norm: AnyNorm, qkv: AnyMatrix, rotation: Rotation, kv: AnyKV, slots: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(q [num_tokens, num_heads, head_dim], residual [num_tokens, hidden]); k and v are written into kv in place."""
     residual = stream.residual
     check_shape("parts of norm_qkv", stream.parts, (stream.parts.shape[0], *residual.shape))
     check_shape("residual of norm_qkv", residual, (residual.shape[0], qkv.shape[1]))
     count_heads(qkv.shape[0], kv)
+    if isinstance(norm, CentredNorm):
+        return norm_qkv_reference(stream, norm, qkv, rotation, kv, slots)
     form = _NORM_QKV[type(qkv)].form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
     if isinstance(kv, PackedKV) and form is not norm_qkv_reference:
         # a program has a few pairs of a head, and a scale needs the whole head: quantise in a second launch

@@ -1,4 +1,4 @@
-"""What the operations of a layer take and give, by name: a matrix, a norm, a rotation, the residual stream.
+"""What the operations of a layer take and give, by name: a matrix, a norm, a rotation, a reach, the residual stream.
 
     Stream    residual [num_tokens, hidden], and the summands that the last matrix left beside it:
               parts    [num_parts, num_tokens, hidden]
@@ -14,9 +14,23 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
-__all__ = ["AnyMatrix", "Matrix", "Norm", "PackedMatrix", "Rotation", "Stream", "sum_stream"]
+__all__ = [
+    "ALL_BEFORE",
+    "AnyMatrix",
+    "AnyNorm",
+    "CentredNorm",
+    "Matrix",
+    "Norm",
+    "PackedMatrix",
+    "Reach",
+    "Rotation",
+    "Stream",
+    "sum_parts",
+    "sum_stream",
+]
 
 
 class Matrix(NamedTuple):
@@ -64,11 +78,33 @@ class Norm(NamedTuple):
     eps: float
 
 
+class CentredNorm(NamedTuple):
+    """The weight of a layer norm, which takes the mean away first."""
+
+    weight: Tensor  # [features]
+    bias: Tensor | None  # [features]
+    eps: float
+
+
+AnyNorm: TypeAlias = Norm | CentredNorm
+
+
 class Rotation(NamedTuple):
-    """The angles of a step's tokens; both float32 [num_tokens, head_dim / 2]."""
+    """The angles of a step's tokens; cos and sin float32 [num_tokens, head_dim / 2]."""
 
     cos: Tensor
     sin: Tensor
+    query_scale: Tensor | None = None  # float32 [num_tokens]; what turned queries are multiplied by, if anything
+
+
+class Reach(NamedTuple):
+    """How a score depends on the distance between two tokens, beyond what rotation does."""
+
+    slopes: Tensor | None = None  # float32 [num_heads]: lost per token of distance (ALiBi, arXiv 2108.12409 §3)
+    window: int | None = None  # tokens that a token sees, itself among them; None: all before it
+
+
+ALL_BEFORE = Reach()
 
 
 class Stream(NamedTuple):
@@ -76,6 +112,11 @@ class Stream(NamedTuple):
 
     residual: Tensor  # [num_tokens, hidden]
     parts: Tensor  # [num_parts, num_tokens, hidden]; the model's dtype, or float32
+
+
+def sum_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
+    """The product that parts add up to, in dtype: [num_parts, num_tokens, features] → [num_tokens, features]."""
+    return (parts[0] if parts.shape[0] == 1 else parts.sum(dim=0)).to(dtype)
 
 
 def sum_stream(stream: Stream) -> Tensor:

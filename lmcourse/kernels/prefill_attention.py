@@ -23,16 +23,17 @@ from torch import Tensor
 
 from lmcourse.kernels import lang
 from lmcourse.kernels.kv_tiles import (
-    attend,
+    attend_block,
     begin_softmax,
-    load_block,
     load_queries,
+    load_slopes,
     store_outputs,
     tile_constants,
     tile_descriptors,
     tile_pointers,
 )
 from lmcourse.kernels.lang import jit_varying, launch_options, let_next_start, next_power, tl, triton, wait_for_inputs
+from lmcourse.kernels.operands import ALL_BEFORE, Reach
 from lmcourse.kernels.packed_kv import AnyKV
 from lmcourse.kernels.ragged import RaggedBatch
 
@@ -54,6 +55,7 @@ def _prefill_kernel(
     positions_ptr,
     starts_ptr,
     out_ptr,
+    slopes_ptr,
     first_request,
     columns,
     scale_log2e,
@@ -63,6 +65,7 @@ def _prefill_kernel(
     TOKENS_PER_BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
     NUM_SCALES: tl.constexpr,
+    WINDOW: tl.constexpr,
     TILE_M: tl.constexpr,
     TILE_W: tl.constexpr,
     PDL: tl.constexpr,
@@ -92,25 +95,28 @@ def _prefill_kernel(
     positions = earliest + tl.arange(0, TILE_M)
     num_full = (earliest + 1) // TOKENS_PER_BLOCK
     num_seen = latest // TOKENS_PER_BLOCK + 1
+    first_seen = tl.maximum(earliest - WINDOW + 1, 0) // TOKENS_PER_BLOCK if WINDOW else 0
+    slopes = load_slopes(slopes_ptr, head + 0 * positions, positions >= 0, scale_log2e)
     running = begin_softmax(TILE_M, TILE_W, PARTS)
-    for index in range(0, num_full):
-        block = tl.load(table + index)
-        tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
-        running = attend(q, q_total, tile, None, running, scale_log2e)
+    for index in range(first_seen, num_full):
+        running = attend_block(
+            q, q_total, positions, slopes, table, index, pools, i_kv, rows, w, running, scale_log2e, None,
+            CAUSAL=False, WINDOW=WINDOW, NUM_KV_HEADS=NUM_KV_HEADS, W=words, NUM_SCALES=NUM_SCALES,
+        )  # fmt: skip
     masked_from = num_full
     if keys_map is not None:  # blocks that the request has filled hold no garbage
         num_filled = (tl.load(positions_ptr + stop - 1).to(tl.int32) + 1) // TOKENS_PER_BLOCK
         masked_from = tl.maximum(num_full, tl.minimum(num_seen, num_filled))
         for index in range(num_full, masked_from):
-            block = tl.load(table + index)
-            tile = load_block(pools, block, i_kv, rows, None, w, NUM_KV_HEADS, words, NUM_SCALES)
-            seen = (index * TOKENS_PER_BLOCK + rows)[None, :] <= positions[:, None]
-            running = attend(q, q_total, tile, seen, running, scale_log2e)
+            running = attend_block(
+                q, q_total, positions, slopes, table, index, pools, i_kv, rows, w, running, scale_log2e, None,
+                CAUSAL=True, WINDOW=WINDOW, NUM_KV_HEADS=NUM_KV_HEADS, W=words, NUM_SCALES=NUM_SCALES,
+            )  # fmt: skip
     for index in range(masked_from, num_seen):
-        block = tl.load(table + index)
-        at = index * TOKENS_PER_BLOCK + rows
-        tile = load_block(pools, block, i_kv, rows, at <= latest, w, NUM_KV_HEADS, words, NUM_SCALES)
-        running = attend(q, q_total, tile, at[None, :] <= positions[:, None], running, scale_log2e)
+        running = attend_block(
+            q, q_total, positions, slopes, table, index, pools, i_kv, rows, w, running, scale_log2e, latest,
+            CAUSAL=True, WINDOW=WINDOW, NUM_KV_HEADS=NUM_KV_HEADS, W=words, NUM_SCALES=NUM_SCALES,
+        )  # fmt: skip
     _, total, shift, sums = running
     # store
     store_outputs(out_ptr + o_rows, tokens < stop, w, sums, shift, total, HEAD_DIM, NUM_SCALES)
@@ -124,7 +130,9 @@ def plan_prefill(q: Tensor, longest: int, parts: int) -> tuple[int, int, int, bo
     return min(64, max(16, next_power(longest))), 8 if longest > 32 else 4, 3, False
 
 
-def prefill_attention(q: Tensor, kv: AnyKV, batch: RaggedBatch, scale: float, out: Tensor) -> None:
+def prefill_attention(
+    q: Tensor, kv: AnyKV, batch: RaggedBatch, scale: float, out: Tensor, reach: Reach = ALL_BEFORE
+) -> None:
     """Requests from `num_decodes` on; q and out are the whole batch's, [num_tokens, num_heads, head_dim]."""
     num_heads = q.shape[1]
     first, starts = batch.num_decodes, batch.query_starts
@@ -133,7 +141,7 @@ def prefill_attention(q: Tensor, kv: AnyKV, batch: RaggedBatch, scale: float, ou
     tile_m, warps, stages, mapped = plan_prefill(q, longest, constants["PARTS"])
     maps = tile_descriptors(kv) if mapped else (None, None)
     _prefill_kernel[(num_heads, triton.cdiv(longest, tile_m), batch.num_requests - first)](
-        q, *tile_pointers(kv), *maps, batch.block_tables, batch.positions, batch.device_starts, out,
-        first, batch.block_tables.stride(0), scale * _LOG2_E, NUM_HEADS=num_heads, TILE_M=tile_m,
-        num_warps=warps, num_stages=stages, **constants, **launch_options(q.device),
+        q, *tile_pointers(kv), *maps, batch.block_tables, batch.positions, batch.device_starts, out, reach.slopes,
+        first, batch.block_tables.stride(0), scale * _LOG2_E, NUM_HEADS=num_heads, WINDOW=reach.window or 0,
+        TILE_M=tile_m, num_warps=warps, num_stages=stages, **constants, **launch_options(q.device),
     )  # fmt: skip
