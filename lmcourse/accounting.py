@@ -75,14 +75,16 @@ def count_parameters(spec: ModelSpec) -> ParameterCount:
     """Exact counts; they add up to the elements in the decoder's weights."""
     q_rows, kv_rows = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
     attention = spec.hidden * (q_rows + 2 * kv_rows) + q_rows * spec.hidden
-    vectors = 2 * spec.hidden
+    into_mlp = spec.intermediate * (2 if spec.mlp == "gated" else 1)
+    norm = spec.hidden * (2 if spec.norm_bias else 1)
+    vectors = norm * (1 if spec.layer == "parallel_one_norm" else 2)
     vectors += spec.qkv_bias * (q_rows + 2 * kv_rows) + spec.output_bias * spec.hidden
-    vectors += spec.mlp_bias * (2 * spec.intermediate + spec.hidden)
+    vectors += spec.mlp_bias * (into_mlp + spec.hidden)
     table = spec.vocab * spec.hidden
     return ParameterCount(
         embedding=table,
-        body=spec.num_layers * (attention + 3 * spec.hidden * spec.intermediate),
-        vectors=spec.num_layers * vectors + spec.hidden,
+        body=spec.num_layers * (attention + spec.hidden * (into_mlp + spec.intermediate)),
+        vectors=spec.num_layers * vectors + norm,
         head=0 if spec.tie_embeddings else table,
     )
 

@@ -22,7 +22,15 @@ def test_count_parameters_published_model(spec, total):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"tie_embeddings": True}, {"qkv_bias": True}, {"output_bias": True, "mlp_bias": True}, {"num_kv_heads": 3}],
+    [
+        {},
+        {"tie_embeddings": True},
+        {"qkv_bias": True},
+        {"output_bias": True, "mlp_bias": True},
+        {"num_kv_heads": 3},
+        {"layer": "parallel_one_norm", "norm": "layer", "norm_bias": True, "mlp": "plain"},
+        {"layer": "parallel", "norm": "layer", "mlp": "plain", "mlp_bias": True},
+    ],
 )
 def test_count_parameters_is_what_the_decoder_holds(changes):
     from lmcourse.models.decoder import meta_decoder

@@ -37,7 +37,6 @@ from lmcourse.engine.settings import check_supported, choose_device, choose_dtyp
 from lmcourse.engine.stats import EngineStats
 from lmcourse.engine.steps import Steps
 from lmcourse.errors import EngineClosedError, PromptError
-from lmcourse.layers import Rotary
 
 if TYPE_CHECKING:
     from lmcourse.models import Decoder
@@ -62,7 +61,7 @@ class Engine:
         check_supported(config)
         spec = scale_rotary(decoder.spec, config.rope_scaling_factor)
         if spec != decoder.spec:
-            decoder.spec, decoder.rotary = spec, Rotary(spec.rotary, spec.head_dim)
+            decoder.respecify(spec)
         self.config, self.spec, self.tokenizer = config, spec, tokenizer
         self._weight_bytes = count_weight_bytes(decoder)
         recorder = choose_recorder(config, decoder.device)

@@ -66,7 +66,7 @@ class Intake:
 
     def _identify(self, prompt: Sequence[int]) -> dict[int, bytes]:
         """Dynamic rotary scaling turns keys by the length of the whole prompt: equal tokens are not equal keys."""
-        if self._spec.rotary.scaling != "dynamic":
+        if not self._spec.rotary.follows_length:
             return {}
         return {0: b"rotary %d" % max(len(prompt), self._spec.rotary.trained_context)}
 

@@ -69,7 +69,7 @@ def scale_rotary(spec: ModelSpec, factor: float) -> ModelSpec:
 def choose_session_len(asked: int | None, spec: ModelSpec, *, cache_tokens: int) -> int:
     """Most tokens of one request; warns beyond the trained context, and where the cache holds less than was wanted."""
     wanted = spec.max_context if asked is None else asked
-    if wanted > spec.max_context and spec.rotary.scaling != "dynamic":
+    if wanted > spec.max_context and not spec.rotary.follows_length:
         warnings.warn(
             f"session_len {wanted} is more than the {spec.max_context} tokens the model was trained for: "
             "answers far into the session will be poor (rope_scaling_factor=1.0 or more helps)",

@@ -1,18 +1,32 @@
 """The parts of a transformer layer, as modules that hold weights and call kernels.
 
 linear.py      Linear              x · Wᵀ + b, in parts
-norm.py        RMSNorm             a norm's weight, applied to the residual stream
+norm.py        NORMS               a norm's weight, applied to the residual stream
 rotary.py      Rotary              the angles of a step's tokens
 attention.py   Attention           norm → fused q, k, v → rotate → cache → attend → output
-mlp.py         MLP                 norm → fused gate and up → SwiGLU → down
+mlp.py         MLPS, ACTIVATIONS   norm → fused gate and up → SwiGLU → down, and other kinds
 embedding.py   Embedding           token ids → features
 """
 
 from lmcourse.layers.attention import Attention
 from lmcourse.layers.embedding import Embedding
 from lmcourse.layers.linear import Linear
-from lmcourse.layers.mlp import MLP
-from lmcourse.layers.norm import RMSNorm
+from lmcourse.layers.mlp import ACTIVATIONS, MLP, MLPS, PlainMLP, make_mlp
+from lmcourse.layers.norm import NORMS, LayerNorm, RMSNorm, make_norm
 from lmcourse.layers.rotary import Rotary
 
-__all__ = ["MLP", "Attention", "Embedding", "Linear", "RMSNorm", "Rotary"]
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "MLPS",
+    "NORMS",
+    "Attention",
+    "Embedding",
+    "LayerNorm",
+    "Linear",
+    "PlainMLP",
+    "RMSNorm",
+    "Rotary",
+    "make_mlp",
+    "make_norm",
+]

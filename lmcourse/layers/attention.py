@@ -13,9 +13,25 @@ Lesson: 2 (inside one layer)
 
 from __future__ import annotations
 
-from torch import nn
+import functools
 
-from lmcourse.kernels import AnyKV, Norm, RaggedBatch, Rotation, Stream, norm_qkv, ragged_attention
+import torch
+from torch import Tensor, nn
+
+from lmcourse.kernels import (
+    AnyKV,
+    AnyNorm,
+    RaggedBatch,
+    Reach,
+    Rotation,
+    Stream,
+    add_norm,
+    norm_qkv,
+    project,
+    ragged_attention,
+    rotate_write,
+    sum_parts,
+)
 from lmcourse.layers.linear import Linear
 from lmcourse.spec import ModelSpec
 
@@ -28,12 +44,37 @@ class Attention(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         heads = spec.num_heads + 2 * spec.num_kv_heads
-        self.scale = spec.head_dim**-0.5
+        self.scale, self.clip = spec.head_dim**-0.5, spec.clip_qkv
+        self.slopes, self.window = spec.alibi_slopes, spec.window
         self.qkv = Linear(spec.hidden, heads * spec.head_dim, bias=spec.qkv_bias)
         self.output = Linear(spec.num_heads * spec.head_dim, spec.hidden, bias=spec.output_bias)
 
-    def forward(self, stream: Stream, norm: Norm, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
+    def forward(self, stream: Stream, norm: AnyNorm, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
         """The stream behind the layer before → the stream that the MLP starts from; writes keys and values into kv."""
-        q, residual = norm_qkv(stream, norm, self.qkv.matrix, rotation, kv, batch.slots)
-        attended = ragged_attention(q, kv, batch, self.scale)
+        q, residual = self.turned_queries(stream, norm, rotation, batch, kv)
+        attended = ragged_attention(q, kv, batch, self.scale, self.reach(q.device))
         return Stream(residual, self.output(attended.flatten(1)))
+
+    def turned_queries(
+        self, stream: Stream, norm: AnyNorm, rotation: Rotation, batch: RaggedBatch, kv: AnyKV
+    ) -> tuple[Tensor, Tensor]:
+        """(q, residual); keys and values are in kv by then."""
+        if self.clip is None:
+            q, residual = norm_qkv(stream, norm, self.qkv.matrix, rotation, kv, batch.slots)
+        else:
+            normed, residual = add_norm(stream, norm)
+            qkv = sum_parts(project(normed, self.qkv.matrix), normed.dtype).clamp(-self.clip, self.clip)
+            q = rotate_write(qkv[None], rotation, kv, batch.slots, normed.dtype)
+        if rotation.query_scale is not None:
+            q = (q * rotation.query_scale[:, None, None]).to(q.dtype)
+        return q, residual
+
+    def reach(self, device: torch.device) -> Reach:
+        """How scores depend on distance."""
+        return Reach(_slopes_on(device, self.slopes) if self.slopes else None, self.window)
+
+
+@functools.cache
+def _slopes_on(device: torch.device, slopes: tuple[float, ...]) -> Tensor:
+    """One tensor for all layers; made before a step is recorded, since recording copies nothing from the host."""
+    return torch.tensor(slopes, dtype=torch.float32, device=device)

@@ -1,28 +1,88 @@
-"""MLP: norm, then down · swiglu(gate_up · x); gate and up share one matrix, so that x is read once.
+"""MLPs: the half of a layer that works on each token by itself; norm, up, activate, down.
+
+MLPS names the kinds, ACTIVATIONS what stands between their matrices; a spec chooses one of each.
+
+    gated    down · (act(gate · x) ∘ up · x)        gate and up share one matrix, so that x is read once
+    plain    down · act(up · x)
 
 Lesson: 2 (inside one layer)
 """
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-from lmcourse.kernels import Norm, Stream, norm_gate_up
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from lmcourse.kernels import (
+    AnyNorm,
+    Stream,
+    add_norm,
+    geglu,
+    geglu_tanh,
+    gelu,
+    gelu_tanh,
+    norm_gate_up,
+    project,
+    sum_parts,
+    swiglu,
+)
 from lmcourse.layers.linear import Linear
 from lmcourse.spec import ModelSpec
 
-__all__ = ["MLP"]
+__all__ = ["ACTIVATIONS", "MLP", "MLPS", "Activation", "PlainMLP", "make_mlp"]
+
+
+class Activation(NamedTuple):
+    """One activation, by itself and as a gate."""
+
+    alone: Callable[[Tensor], Tensor]  # [num_tokens, features] → the same
+    gating: Callable[[Tensor], Tensor]  # [num_tokens, 2 · features] → [num_tokens, features]
+
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "silu": Activation(silu, swiglu),
+    "gelu": Activation(gelu, geglu),
+    "gelu_tanh": Activation(gelu_tanh, geglu_tanh),
+}
 
 
 class MLP(nn.Module):
-    """The gated feed-forward half of a layer: two launches where few tokens make one launch of each line."""
+    """The gated kind: with RMS norm and SwiGLU two launches where few tokens make one launch of each line."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
+        self.activate = ACTIVATIONS[spec.activation].gating
         self.gate_up = Linear(spec.hidden, 2 * spec.intermediate, bias=spec.mlp_bias)
         self.down = Linear(spec.intermediate, spec.hidden, bias=spec.mlp_bias)
 
-    def forward(self, stream: Stream, norm: Norm) -> Stream:
+    def forward(self, stream: Stream, norm: AnyNorm) -> Stream:
         """The stream behind the attention half → the stream that the next layer starts from."""
-        activated, residual = norm_gate_up(stream, norm, self.gate_up.matrix)
+        activated, residual = norm_gate_up(stream, norm, self.gate_up.matrix, self.activate)
         return Stream(residual, self.down(activated))
+
+
+class PlainMLP(nn.Module):
+    """The kind without a gate."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.activate = ACTIVATIONS[spec.activation].alone
+        self.up = Linear(spec.hidden, spec.intermediate, bias=spec.mlp_bias)
+        self.down = Linear(spec.intermediate, spec.hidden, bias=spec.mlp_bias)
+
+    def forward(self, stream: Stream, norm: AnyNorm) -> Stream:
+        """As MLP's."""
+        normed, residual = add_norm(stream, norm)
+        activated = self.activate(sum_parts(project(normed, self.up.matrix), normed.dtype))
+        return Stream(residual, self.down(activated))
+
+
+MLPS: Mapping[str, Callable[[ModelSpec], nn.Module]] = {"gated": MLP, "plain": PlainMLP}
+
+
+def make_mlp(spec: ModelSpec, number: int) -> nn.Module:
+    """The MLP of layer `number`, of the spec's kind."""
+    return MLPS[spec.mlp](spec)

@@ -7,6 +7,9 @@ Lesson: 2 (inside one layer)
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from lmcourse.kernels import Rotation, angles
@@ -16,15 +19,19 @@ __all__ = ["Rotary"]
 
 
 class Rotary(nn.Module):
-    """Positions → angles, by the rule of a RotarySpec."""
+    """Positions → angles, by the rule of a RotarySpec; and what queries are multiplied by, where logn_context is."""
 
-    def __init__(self, spec: RotarySpec, head_dim: int) -> None:
+    def __init__(self, spec: RotarySpec, head_dim: int, logn_context: int | None = None) -> None:
         super().__init__()
-        self.spec, self.head_dim = spec, head_dim
+        self.spec, self.head_dim, self.logn_context = spec, head_dim, logn_context
 
     def forward(self, positions: Tensor, rotary_lens: Tensor) -> Rotation:
         """positions and rotary_lens: int64 [num_tokens]."""
-        return angles(positions, rotary_lens, self.spec, self.head_dim)
+        rotation = angles(positions, rotary_lens, self.spec, self.head_dim)
+        if self.logn_context is None:
+            return rotation
+        logs = torch.log(positions.float() + 1) / math.log(self.logn_context)
+        return rotation._replace(query_scale=logs.clamp(min=1))
 
     def extra_repr(self) -> str:
         return f"{self.head_dim}, {self.spec}"

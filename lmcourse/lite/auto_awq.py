@@ -31,7 +31,15 @@ from lmcourse.lite.layer_inputs import LayerInputs, LayerRunner
 from lmcourse.lite.layer_quantise import LayerJob, quantise_layer
 from lmcourse.lite.methods import SMOOTH, Method
 from lmcourse.lite.work_folder import Unfinished, check_destination, finish
-from lmcourse.models import DecoderLayer, WeightStream, detect_format, open_weights, read_json, stored_tensors
+from lmcourse.models import (
+    DecoderLayer,
+    WeightStream,
+    detect_format,
+    make_layer,
+    open_weights,
+    read_json,
+    stored_tensors,
+)
 from lmcourse.quant import QuantSettings
 from lmcourse.spec import ModelSpec
 from lmcourse.text.tokenizer import Tokenizer
@@ -144,7 +152,7 @@ def layers_with_inputs(
 
 def _read_layer(weights: WeightStream, number: int) -> DecoderLayer:
     with torch.device("meta"):
-        layer = DecoderLayer(weights.spec)
+        layer = make_layer(weights.spec, number)
     for stored, weight in weights.layer(number):
         module, leaf = stored.name.split(".", 2)[2].rsplit(".", 1)
         setattr(layer.get_submodule(module), leaf, torch.nn.Parameter(weight, requires_grad=False))

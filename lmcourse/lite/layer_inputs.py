@@ -32,8 +32,8 @@ from lmcourse.kernels import (
     ragged_attention,
     sum_stream,
 )
-from lmcourse.layers import Rotary
-from lmcourse.models import DecoderLayer
+from lmcourse.layers import MLP
+from lmcourse.models import DecoderLayer, make_rotary
 from lmcourse.quant import ChannelStats
 from lmcourse.spec import ModelSpec
 
@@ -96,7 +96,7 @@ class LayerRunner:
     def __init__(self, spec: ModelSpec, *, num_samples: int, seqlen: int, batch_size: int) -> None:
         self._spec, self._seqlen = spec, seqlen
         self._num_samples, self._batch_size = num_samples, min(batch_size, num_samples)
-        self._rotary = Rotary(spec.rotary, spec.head_dim)
+        self._rotary = make_rotary(spec)
 
     def run(self, layer: DecoderLayer, hidden: Tensor, *, inputs: LayerInputs | None) -> None:
         """hidden [num_samples · seqlen, features] becomes the layer's output, in place; inputs takes notes, if given.
@@ -147,6 +147,7 @@ def _run_layer(
     """DecoderLayer.forward, with a look at what every matrix is given."""
     batch, kv, rotation = place
     attention, mlp = layer.attention, layer.mlp
+    assert isinstance(mlp, MLP), "auto_awq refuses other kinds before it begins"
     stream = Stream(rows, rows.new_empty((0, *rows.shape)))
     q, residual = norm_qkv(stream, layer.attention_norm.norm, attention.qkv.matrix, rotation, kv, batch.slots)
     attended = ragged_attention(q, kv, batch, attention.scale).flatten(1)

@@ -18,7 +18,7 @@ spec_limits.py       check_limits            sizes that no model has
 
 from lmcourse.models.checkpoint import Checkpoint
 from lmcourse.models.convert import ConvertedTensor, convert
-from lmcourse.models.decoder import Decoder, DecoderLayer, FeatureRows
+from lmcourse.models.decoder import Decoder, DecoderLayer, FeatureRows, make_layer, make_rotary
 from lmcourse.models.engine_format import detect_format
 from lmcourse.models.families import FAMILIES, Family, find_family
 from lmcourse.models.files import read_json
@@ -48,6 +48,8 @@ __all__ = [
     "find_family",
     "load_decoder",
     "load_spec",
+    "make_layer",
+    "make_rotary",
     "new_folder",
     "open_checkpoint",
     "open_weights",

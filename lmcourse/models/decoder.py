@@ -1,15 +1,16 @@
 """The only transformer: a stack of like layers that any supported family's weights are brought into.
 
-What differs between families is in ModelSpec (numbers) and families.py (names and layouts of stored tensors); here is
-one canonical set of weights, named by the path to the module that holds each:
+What differs between families is in ModelSpec (numbers, and which kind of layer, norm, MLP) and families.py (names and
+layouts of stored tensors); here is one canonical set of weights, named by the path to the module that holds each:
 
     embedding.weight                                 [vocab, hidden]
-    layers.N.{attention_norm,mlp_norm}.weight        [hidden]
+    layers.N.{attention_norm,mlp_norm}.{weight,bias} [hidden]
     layers.N.attention.qkv.{weight,bias}             rows [Q | K | V], (num_heads + 2 num_kv_heads) · head_dim
     layers.N.attention.output.{weight,bias}          [hidden, num_heads · head_dim]
     layers.N.mlp.gate_up.{weight,bias}               rows [gate | up], 2 · intermediate
+    layers.N.mlp.up.{weight,bias}                    [intermediate, hidden]: the MLP without a gate
     layers.N.mlp.down.{weight,bias}                  [hidden, intermediate]
-    norm.weight                                      [hidden]
+    norm.{weight,bias}                               [hidden]
     head.weight                                      [vocab, hidden]; absent when it is the embedding's table
 
 A matrix of 4-bit weights has {words,groups} in the place of weight (quant/formats.py).
@@ -19,18 +20,27 @@ Lesson: 2 (one model, two formats)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lmcourse.kernels import AnyKV, Matrix, RaggedBatch, Rotation, Stream, project
-from lmcourse.layers import MLP, Attention, Embedding, Linear, RMSNorm, Rotary
+from lmcourse.kernels import AnyKV, Matrix, RaggedBatch, Rotation, Stream, project, sum_parts
+from lmcourse.layers import Attention, Embedding, Linear, Rotary, make_mlp, make_norm
 from lmcourse.quant import WeightFormat
 from lmcourse.spec import ModelSpec
 
-__all__ = ["Decoder", "DecoderLayer", "FeatureRows", "meta_decoder"]
+__all__ = [
+    "LAYERS",
+    "Decoder",
+    "DecoderLayer",
+    "FeatureRows",
+    "ParallelLayer",
+    "make_layer",
+    "make_rotary",
+    "meta_decoder",
+]
 
 
 class FeatureRows(NamedTuple):
@@ -46,10 +56,10 @@ class Decoder(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.embedding = Embedding(spec.vocab, spec.hidden)
-        self.rotary = Rotary(spec.rotary, spec.head_dim)
-        self.layers = nn.ModuleList(DecoderLayer(spec) for _ in range(spec.num_layers))
-        self.norm = RMSNorm(spec.hidden, spec.norm_eps)
+        self.embedding = Embedding(spec.vocab, spec.hidden, spec.embedding_scale)
+        self.rotary = make_rotary(spec)
+        self.layers = nn.ModuleList(make_layer(spec, number) for number in range(spec.num_layers))
+        self.norm = make_norm(spec)
         self.head = None if spec.tie_embeddings else Linear(spec.hidden, spec.vocab)
 
     def forward(
@@ -69,35 +79,73 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: [rows, hidden] → float32 [rows, vocab]; pass only the rows whose next token is wanted."""
         table = Matrix(self.embedding.weight) if self.head is None else self.head.matrix
-        parts = project(hidden, table, torch.float32)
-        return parts[0] if parts.shape[0] == 1 else parts.sum(dim=0)
+        return sum_parts(project(hidden, table, torch.float32), torch.float32)
+
+    def respecify(self, spec: ModelSpec) -> None:
+        """Take another spec, which differs in how positions act."""
+        self.spec, self.rotary = spec, make_rotary(spec)
 
     @property
     def dtype(self) -> torch.dtype:
         """Of weights and activations."""
-        return self.norm.weight.dtype
+        return self.embedding.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.norm.weight.device
+        return self.embedding.weight.device
 
 
 class DecoderLayer(nn.Module):
     """norm → attention → + → norm → MLP → +, in five operations; each sum is taken by the norm that follows it."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, number: int) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(spec.hidden, spec.norm_eps)
+        self.attention_norm = make_norm(spec)
         self.attention = Attention(spec)
-        self.mlp_norm = RMSNorm(spec.hidden, spec.norm_eps)
-        self.mlp = MLP(spec)
+        self.mlp_norm = make_norm(spec)
+        self.mlp = make_mlp(spec, number)
 
     def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
         """The stream, and in it what the layer before added, one layer on."""
         stream = self.attention(stream, self.attention_norm.norm, rotation, batch, kv)
         after: Stream = self.mlp(stream, self.mlp_norm.norm)
         return after
+
+
+class ParallelLayer(DecoderLayer):
+    """Attention and MLP both start from the same stream, and both add to it (arXiv 2204.02311 §2)."""
+
+    def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
+        """As DecoderLayer's."""
+        residual, attended = self.attention(stream, self.attention_norm.norm, rotation, batch, kv)
+        _, fed = self.mlp(Stream(residual, attended[:0]), self.mlp_norm.norm)
+        return Stream(residual, torch.cat((attended, fed)))
+
+
+class OneNormLayer(ParallelLayer):
+    """A ParallelLayer whose attention and MLP share a norm."""
+
+    def __init__(self, spec: ModelSpec, number: int) -> None:
+        super().__init__(spec, number)
+        self.mlp_norm = self.attention_norm
+
+
+LAYERS: Mapping[str, Callable[[ModelSpec, int], DecoderLayer]] = {
+    "sequential": DecoderLayer,
+    "parallel": ParallelLayer,
+    "parallel_one_norm": OneNormLayer,
+}
+
+
+def make_layer(spec: ModelSpec, number: int) -> DecoderLayer:
+    """Layer `number`, of the spec's kind."""
+    return LAYERS[spec.layer](spec, number)
+
+
+def make_rotary(spec: ModelSpec) -> Rotary:
+    """What turns positions into angles; again, if a spec's rotary rule is changed."""
+    return Rotary(spec.rotary, spec.head_dim, spec.logn_context)
 
 
 def meta_decoder(spec: ModelSpec, formats: Mapping[str, WeightFormat] | None = None) -> Decoder:
