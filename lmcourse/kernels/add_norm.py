@@ -77,7 +77,7 @@ def normalise_row(b_row, b_weight, eps, WIDTH: tl.constexpr):
 
 
 @jit
-def centre_row(b_row, at, WIDTH: tl.constexpr):
+def _centre_row(b_row, at, WIDTH: tl.constexpr):
     """The row less its mean; 0 beyond WIDTH, as before."""
     return tl.where(at < WIDTH, b_row - tl.sum(b_row, axis=0) / WIDTH, 0.0)
 
@@ -108,7 +108,7 @@ def _add_norm_kernel(
     b_sum = sum_row(residual_ptr, parts_ptr, token, at, num_tokens, NUM_PARTS, WIDTH, TILE)
     tl.static_assert(b_sum.shape == (TILE,))
     # compute
-    b_row = centre_row(b_sum, at, WIDTH) if CENTRED else b_sum
+    b_row = _centre_row(b_sum, at, WIDTH) if CENTRED else b_sum
     b_normed = normalise_row(b_row, b_weight, eps, WIDTH)
     if bias_ptr is not None:
         b_normed += load_row(bias_ptr, at, WIDTH, TILE).to(tl.float32)

@@ -36,6 +36,7 @@ __all__ = [
     "Decoder",
     "DecoderLayer",
     "FeatureRows",
+    "OneNormLayer",
     "ParallelLayer",
     "make_layer",
     "make_rotary",

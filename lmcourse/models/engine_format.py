@@ -35,7 +35,9 @@ _KINDS: dict[str, tuple[type, ...]] = {  # what JSON gives for each annotation i
     "str": (str,),
     "int | None": (int, type(None)),
     "str | None": (str, type(None)),
+    "float | None": (int, float, type(None)),
     "tuple[int, ...]": (list,),
+    "tuple[float, ...]": (list,),
     "RotarySpec": (dict,),
 }
 _FORMAT, _VERSION = "lmcourse-turbomind", 1
@@ -109,12 +111,17 @@ def _spec(content: dict[str, Any]) -> ModelSpec:
     """TypeError or ValueError, naming the field, for anything that a ModelSpec cannot hold."""
     _check_kinds(ModelSpec, content)
     _check_kinds(RotarySpec, content["rotary"])
-    eos_ids = token_ids(content["eos_ids"], "eos_ids")
-    return ModelSpec(**content | {"rotary": RotarySpec(**content["rotary"]), "eos_ids": eos_ids})
+    read = {"rotary": RotarySpec(**content["rotary"]), "eos_ids": token_ids(content["eos_ids"], "eos_ids")}
+    if "alibi_slopes" in content:
+        read["alibi_slopes"] = tuple(map(float, content["alibi_slopes"]))
+    return ModelSpec(**content | read)
 
 
 def _check_kinds(cls: type, content: dict[str, Any]) -> None:
+    """A field with a default may be absent: the model was converted before the field was there."""
     for field in dataclasses.fields(cls):
+        if field.name not in content and field.default is not dataclasses.MISSING:
+            continue
         value = content[field.name]
         if type(value) not in _KINDS[str(field.type)]:
             raise TypeError(f"{field.name} is {value!r}")

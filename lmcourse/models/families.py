@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmcourse.errors import UnsupportedModelError
-from lmcourse.models.hf_config import internlm2_spec, llama_spec
-from lmcourse.models.layouts import INTERNLM2_RULES, LLAMA_RULES, TensorRule
+from lmcourse.models import family_rules as rules
+from lmcourse.models import hf_config
+from lmcourse.models.family_rules import Rules
 from lmcourse.models.quantisation import read_quantisation
 from lmcourse.spec import ModelSpec
 
@@ -27,7 +28,11 @@ class Layout:
 
     model_type: str  # config key, used when a config names no architecture
     read_spec: Callable[[Mapping[str, Any]], ModelSpec]
-    rules: tuple[TensorRule, ...]
+    rules: Rules
+
+    def rules_for(self, spec: ModelSpec) -> Rules:
+        """Those of the rules that apply to a model of this spec."""
+        return tuple(rule for rule in self.rules if rule.applies(spec))
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Family:
     architectures: tuple[str, ...]
     modality: str = "text"
     layout: Layout | None = None
+    describes: Callable[[Mapping[str, Any]], bool] = lambda config: True  # tells rows of one architecture apart
 
     @property
     def status(self) -> str:
@@ -46,48 +52,63 @@ class Family:
         return "planned" if self.layout is None else "runs"
 
 
-_LLAMA = Layout("llama", llama_spec, LLAMA_RULES)
-_INTERNLM2 = Layout("internlm2", internlm2_spec, INTERNLM2_RULES)
+_LLAMA = Layout("llama", hf_config.llama_spec, rules.LLAMA_RULES)
+_INTERNLM = Layout("internlm", hf_config.internlm_spec, rules.LLAMA_RULES)
+_INTERNLM2 = Layout("internlm2", hf_config.internlm2_spec, rules.INTERNLM2_RULES)
+_QWEN = Layout("qwen", hf_config.qwen_spec, rules.QWEN_RULES)
+_QWEN2 = Layout("qwen2", hf_config.qwen2_spec, rules.LLAMA_RULES)
+_BAICHUAN = Layout("baichuan", hf_config.baichuan_spec, rules.BAICHUAN_RULES)
+_CHATGLM = Layout("chatglm", hf_config.chatglm_spec, rules.CHATGLM_RULES)
+_FALCON = Layout("falcon", hf_config.falcon_spec, rules.FALCON_RULES)
+_MISTRAL = Layout("mistral", hf_config.mistral_spec, rules.LLAMA_RULES)
+_GEMMA = Layout("gemma", hf_config.gemma_spec, rules.GEMMA_RULES)
 _IMAGES = "text, images"
 
 FAMILIES = (
     Family("Llama", "7B - 65B", ("LlamaForCausalLM",), layout=_LLAMA),
     Family("Llama2", "7B - 70B", ("LlamaForCausalLM",), layout=_LLAMA),
-    Family("InternLM", "7B - 20B", ("InternLMForCausalLM",)),
+    Family("InternLM", "7B - 20B", ("InternLMForCausalLM",), layout=_INTERNLM),
     Family("InternLM2", "1.8B - 20B", ("InternLM2ForCausalLM",), layout=_INTERNLM2),
     Family("InternLM-XComposer", "7B", ("InternLMXComposerForCausalLM", "InternLMXComposer2ForCausalLM"), _IMAGES),
-    Family("QWen", "1.8B - 72B", ("QWenLMHeadModel",)),
-    Family("QWen-VL", "7B", ("QWenLMHeadModel",), _IMAGES),
-    Family("QWen1.5", "0.5B - 72B", ("Qwen2ForCausalLM",)),
+    Family("QWen", "1.8B - 72B", ("QWenLMHeadModel",), layout=_QWEN, describes=lambda config: "visual" not in config),
+    Family("QWen-VL", "7B", ("QWenLMHeadModel",), _IMAGES, describes=lambda config: "visual" in config),
+    Family("QWen1.5", "0.5B - 72B", ("Qwen2ForCausalLM",), layout=_QWEN2),
     Family("QWen1.5-MoE", "A2.7B", ("Qwen2MoeForCausalLM",)),
-    Family("Baichuan", "7B - 13B", ("BaiChuanForCausalLM", "BaichuanForCausalLM")),
-    Family("Baichuan2", "7B - 13B", ("BaichuanForCausalLM",)),
+    Family(
+        "Baichuan",
+        "7B - 13B",
+        ("BaiChuanForCausalLM", "BaichuanForCausalLM"),
+        layout=_BAICHUAN,
+        describes=lambda config: config.get("vocab_size") != rules.BAICHUAN2_VOCAB,
+    ),
+    Family("Baichuan2", "7B - 13B", ("BaichuanForCausalLM",), layout=_BAICHUAN),
     Family("Code Llama", "7B - 34B", ("LlamaForCausalLM",), layout=_LLAMA),
-    Family("ChatGLM2", "6B", ("ChatGLMModel", "ChatGLMForConditionalGeneration")),
-    Family("Falcon", "7B - 180B", ("FalconForCausalLM", "RWForCausalLM")),
+    Family("ChatGLM2", "6B", ("ChatGLMModel", "ChatGLMForConditionalGeneration"), layout=_CHATGLM),
+    Family("Falcon", "7B - 180B", ("FalconForCausalLM", "RWForCausalLM"), layout=_FALCON),
     Family("Yi", "6B - 34B", ("LlamaForCausalLM",), layout=_LLAMA),
-    Family("Mistral", "7B", ("MistralForCausalLM",)),
+    Family("Mistral", "7B", ("MistralForCausalLM",), layout=_MISTRAL),
     Family("DeepSeek-MoE", "16B", ("DeepseekForCausalLM",)),
     Family("DeepSeek-VL", "7B", ("MultiModalityCausalLM",), _IMAGES),
     Family("Mixtral", "8x7B", ("MixtralForCausalLM",)),
-    Family("Gemma", "2B - 7B", ("GemmaForCausalLM",)),
+    Family("Gemma", "2B - 7B", ("GemmaForCausalLM",), layout=_GEMMA),
     Family("Dbrx", "132B", ("DbrxForCausalLM",)),
 )
 
 
-def find_family(hf_config: Mapping[str, Any]) -> Family:
+def find_family(config: Mapping[str, Any]) -> Family:
     """The row that can run a config; UnsupportedModelError says whether its family is planned or unknown."""
-    read_quantisation(hf_config)  # raises if the weights cannot be read
-    stated = hf_config.get("architectures") or []
+    read_quantisation(config)  # raises if the weights cannot be read
+    stated = config.get("architectures") or []
     named = [str(name) for name in stated] if isinstance(stated, list) else [str(stated)]
     matches = [family for family in FAMILIES if set(named) & set(family.architectures)]
     if not named:
-        model_type = hf_config.get("model_type")
+        model_type = config.get("model_type")
         matches = [family for family in FAMILIES if family.layout and family.layout.model_type == model_type]
+    matches = [family for family in matches if family.describes(config)]
     for family in matches:
         if family.layout is not None:
             return family
-    raise _unsupported(named or [f"model_type {hf_config.get('model_type')!r}"], matches)
+    raise _unsupported(named or [f"model_type {config.get('model_type')!r}"], matches)
 
 
 def _unsupported(named: list[str], planned: list[Family]) -> UnsupportedModelError:

@@ -1,4 +1,4 @@
-"""How stored tensors become canonical weights: per family, one rule per module of the decoder.
+"""How stored tensors become canonical weights: per family, one rule per module of the decoder (family_rules.py).
 
 A rule stacks the rows of its sources in order, and may then put the rows in another order:
 
@@ -6,7 +6,8 @@ A rule stacks the rows of its sources in order, and may then put the rows in ano
                 k_proj ├ stacked → [Q|K|V]                [q q k v | q q k v | …] → [Q|K|V]
                 v_proj ┘
 
-"{n}" stands for the layer's number; ".weight" or ".bias" is added to both sides.
+and, rarely, compute other values from them. "{n}" stands for the layer's number; ".weight" or ".bias" is added to both
+sides. Rules of packed weights work on their rows in the same way.
 
 Lesson: 2 (conversion, tensor by tensor)
 """
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from lmcourse.spec import ModelSpec
 
-__all__ = ["ENGINE_RULES", "INTERNLM2_RULES", "LLAMA_RULES", "StoredTensor", "TensorRule", "stored_tensors"]
+__all__ = ["StoredTensor", "TensorRule", "gate_up_rows", "pair_halves", "qkv_rows", "stored_tensors", "ungroup_qkv"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class TensorRule:
     sources: tuple[str, ...]
     what: str = "renamed"  # in words, for people who watch a conversion
     source_rows: Callable[[ModelSpec], tuple[int, ...]] | None = None  # None: one source holds all rows
-    arrange: Callable[[Tensor, ModelSpec], Tensor] | None = None
+    arrange: Callable[[Tensor, ModelSpec], Tensor] | None = None  # the same rows in another order
+    compute: Callable[[Tensor], Tensor] | None = None  # other values: float32 in, float32 out
+    applies: Callable[[ModelSpec], bool] = lambda spec: True  # whether a model of this spec is stored so
 
 
 @dataclass(frozen=True)
@@ -55,63 +58,35 @@ def stored_tensors(rules: tuple[TensorRule, ...], canonical: str) -> StoredTenso
     return StoredTensor(canonical, tuple(f"{source.replace('{n}', number)}.{leaf}" for source in rule.sources), rule)
 
 
-def _qkv_rows(spec: ModelSpec) -> tuple[int, ...]:
+def qkv_rows(spec: ModelSpec) -> tuple[int, ...]:
+    """Of separate q, k and v."""
     return tuple(heads * spec.head_dim for heads in (spec.num_heads, spec.num_kv_heads, spec.num_kv_heads))
 
 
-def _gate_up_rows(spec: ModelSpec) -> tuple[int, ...]:
+def gate_up_rows(spec: ModelSpec) -> tuple[int, ...]:
+    """Of separate gate and up."""
     return (spec.intermediate, spec.intermediate)
 
 
-def _ungroup_qkv(stored: Tensor, spec: ModelSpec) -> Tensor:
+def ungroup_qkv(stored: Tensor, spec: ModelSpec) -> Tensor:
     """[q … q k v] per kv head → [all q | all k | all v]; works for a weight's rows and for a bias."""
     groups = rearrange(stored, "(kv part d) ... -> kv part d ...", kv=spec.num_kv_heads, d=spec.head_dim)
     queries, keys, values = torch.split(groups, [spec.queries_per_kv, 1, 1], dim=1)
     return torch.cat([rearrange(part, "kv part d ... -> (kv part d) ...") for part in (queries, keys, values)])
 
 
-LLAMA_RULES = (
-    TensorRule("embedding", ("model.embed_tokens",)),
-    TensorRule("layers.{n}.attention_norm", ("model.layers.{n}.input_layernorm",)),
-    TensorRule(
-        "layers.{n}.attention.qkv",
-        tuple(f"model.layers.{{n}}.self_attn.{part}_proj" for part in "qkv"),
-        what="q, k and v stacked",
-        source_rows=_qkv_rows,
-    ),
-    TensorRule("layers.{n}.attention.output", ("model.layers.{n}.self_attn.o_proj",)),
-    TensorRule("layers.{n}.mlp_norm", ("model.layers.{n}.post_attention_layernorm",)),
-    TensorRule(
-        "layers.{n}.mlp.gate_up",
-        tuple(f"model.layers.{{n}}.mlp.{part}_proj" for part in ("gate", "up")),
-        what="gate and up stacked",
-        source_rows=_gate_up_rows,
-    ),
-    TensorRule("layers.{n}.mlp.down", ("model.layers.{n}.mlp.down_proj",)),
-    TensorRule("norm", ("model.norm",)),
-    TensorRule("head", ("lm_head",)),
-)
+def pair_halves(stored: Tensor, spec: ModelSpec) -> Tensor:
+    """[Q | K | V] whose pairs lie side by side in the first features of a head → pairs half a head apart.
 
-INTERNLM2_RULES = (
-    TensorRule("embedding", ("model.tok_embeddings",)),
-    TensorRule("layers.{n}.attention_norm", ("model.layers.{n}.attention_norm",)),
-    TensorRule(
-        "layers.{n}.attention.qkv",
-        ("model.layers.{n}.attention.wqkv",),
-        what="rows regrouped: [q q k v] per kv head to [Q | K | V]",
-        arrange=_ungroup_qkv,
-    ),
-    TensorRule("layers.{n}.attention.output", ("model.layers.{n}.attention.wo",)),
-    TensorRule("layers.{n}.mlp_norm", ("model.layers.{n}.ffn_norm",)),
-    TensorRule(
-        "layers.{n}.mlp.gate_up",
-        ("model.layers.{n}.feed_forward.w1", "model.layers.{n}.feed_forward.w3"),
-        what="w1 (gate) and w3 (up) stacked",
-        source_rows=_gate_up_rows,
-    ),
-    TensorRule("layers.{n}.mlp.down", ("model.layers.{n}.feed_forward.w2",)),
-    TensorRule("norm", ("model.norm",)),
-    TensorRule("head", ("output",)),
-)
+        stored      a0 b0 a1 b1 │ c0 c1 c2 c3         a, b: the pairs that turn; c: what does not turn
+        canonical   a0 a1 c0 c1 │ b0 b1 c2 c3
 
-ENGINE_RULES = tuple(TensorRule(rule.module, (rule.module,), what="as it is") for rule in LLAMA_RULES)
+    Scores are sums over a head's features, in whatever order queries and keys agree on.
+    """
+    turned, half = spec.rotary.turned(spec.head_dim), spec.head_dim // 2
+    still = torch.arange(turned, spec.head_dim)
+    order = torch.cat((torch.arange(0, turned, 2), still[: half - turned // 2]))
+    order = torch.cat((order, torch.arange(1, turned, 2), still[half - turned // 2 :])).to(stored.device)
+    heads = rearrange(stored, "(heads d) ... -> heads d ...", d=spec.head_dim)
+    turning = heads[: spec.num_heads + spec.num_kv_heads].index_select(1, order)
+    return torch.cat((turning, heads[spec.num_heads + spec.num_kv_heads :])).flatten(0, 1)

@@ -24,9 +24,9 @@ from lmcourse.models.checkpoint import Checkpoint, TensorSource
 from lmcourse.models.decoder import Decoder, meta_decoder
 from lmcourse.models.engine_format import EngineManifest, detect_format
 from lmcourse.models.families import Family, find_family
+from lmcourse.models.family_rules import ENGINE_RULES
 from lmcourse.models.files import read_json, require_folder
 from lmcourse.models.hf_config import token_ids
-from lmcourse.models.layouts import ENGINE_RULES
 from lmcourse.models.quantisation import read_quantisation
 from lmcourse.models.random_weights import RANDOM_FILE, RandomCheckpoint
 from lmcourse.models.spec_limits import check_limits
@@ -84,7 +84,7 @@ def open_weights(folder: Path, *, dtype: torch.dtype | None, device: torch.devic
         return WeightStream(checkpoint, manifest.spec, ENGINE_RULES, dtype, device), manifest.family
     spec, family = _read_config(folder)
     assert family.layout is not None, "find_family returns rows that run"
-    weights = WeightStream(open_checkpoint(folder, device), spec, family.layout.rules, dtype, device)
+    weights = WeightStream(open_checkpoint(folder, device), spec, family.layout.rules_for(spec), dtype, device)
     _check_quantisation(folder, weights)
     return weights, family.name
 
@@ -96,7 +96,7 @@ def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
     spec, family = _read_config(folder)
     assert family.layout is not None, "find_family returns rows that run"
     quantised = read_quantisation(read_json(folder / "config.json"))
-    return RandomCheckpoint(folder, spec, family.layout.rules, device, quantised)
+    return RandomCheckpoint(folder, spec, family.layout.rules_for(spec), device, quantised)
 
 
 def _check_quantisation(folder: Path, weights: WeightStream) -> None:

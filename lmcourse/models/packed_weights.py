@@ -59,6 +59,11 @@ def packed_sources(rules: tuple[TensorRule, ...], canonical: str, checkpoint: Te
 def read_packed(stored: StoredTensor, leaf: str, shape: tuple[int, ...], spec: ModelSpec, read: Reader) -> Tensor:
     """A canonical words or groups, of this shape [out, …]."""
     rule = stored.rule
+    if rule.compute is not None:
+        raise CheckpointError(
+            f"{stored.sources[0]} is packed, and its family computes with it while loading",
+            expected="plain weights", got="4-bit weights", next_step="quantise the model without its head",
+        )  # fmt: skip
     if stored.sources == (stored.name,):
         return read(stored.name, shape, torch.int32)
     rows = rule.source_rows(spec) if rule.source_rows else shape[:1]

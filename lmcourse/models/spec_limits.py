@@ -8,6 +8,8 @@ Lesson: 2 (what a format holds)
 from __future__ import annotations
 
 from lmcourse.errors import CheckpointError
+from lmcourse.layers import ACTIVATIONS, MLPS, NORMS
+from lmcourse.models.decoder import LAYERS
 from lmcourse.spec import ModelSpec
 
 __all__ = ["check_limits"]
@@ -23,7 +25,13 @@ _LIMITS = {
     "max_context": 2**32,
 }
 _DTYPES = ("float16", "bfloat16", "float32")
-_SCALINGS = (None, "linear", "dynamic")
+_CHOICES = {
+    "layer": tuple(LAYERS),
+    "norm": tuple(NORMS),
+    "mlp": tuple(MLPS),
+    "activation": tuple(ACTIVATIONS),
+}
+_SCALINGS = (None, "linear", "dynamic", "stepped", "llama3", "yarn")
 
 
 def check_limits(spec: ModelSpec, where: object) -> ModelSpec:
@@ -38,11 +46,30 @@ def check_limits(spec: ModelSpec, where: object) -> ModelSpec:
         raise _wrong("rotary scaling", " | ".join(map(str, _SCALINGS)), spec.rotary.scaling, where)
     if spec.num_heads % spec.num_kv_heads:
         raise _wrong("num_kv_heads", f"a divisor of num_heads, {spec.num_heads}", spec.num_kv_heads, where)
-    if spec.head_dim % 2:
-        raise _wrong("head_dim", "an even number, since rotary embedding turns pairs", spec.head_dim, where)
-    if spec.rotary.scaling == "dynamic" and spec.head_dim == 2:
-        raise _wrong("head_dim", "4 or more with dynamic rotary scaling", spec.head_dim, where)
+    _check_choices(spec, where)
+    _check_distances(spec, where)
     return spec
+
+
+def _check_choices(spec: ModelSpec, where: object) -> None:
+    for name, known in _CHOICES.items():
+        if getattr(spec, name) not in known:
+            raise _wrong(name, " | ".join(known), getattr(spec, name), where)
+
+
+def _check_distances(spec: ModelSpec, where: object) -> None:
+    """What tells tokens how far apart they are."""
+    turned = spec.rotary.turned(spec.head_dim) if 0 <= spec.rotary.fraction <= 1 else -1
+    if spec.head_dim % 2 or turned % 2:
+        raise _wrong("head_dim", "an even number, since rotary embedding turns pairs", spec.head_dim, where)
+    if spec.rotary.follows_length and turned == 2:
+        raise _wrong("head_dim", "4 or more with dynamic rotary scaling", spec.head_dim, where)
+    if len(spec.alibi_slopes) not in (0, spec.num_heads):
+        raise _wrong("alibi_slopes", f"none, or {spec.num_heads}", len(spec.alibi_slopes), where)
+    for name in ("window", "logn_context"):
+        value = getattr(spec, name)
+        if value is not None and not 2 <= value <= _LIMITS["max_context"]:
+            raise _wrong(name, f"none, or 2 to {_LIMITS['max_context']}", value, where)
 
 
 def _wrong(name: str, expected: str, value: object, where: object) -> CheckpointError:

@@ -82,11 +82,19 @@ class WeightStream:
         """The dtype that a canonical weight has without casting."""
         if self._is_packed(canonical):
             return torch.int32
+        if self._is_wide(canonical):
+            return torch.float32
         dtypes = [self._info(source).torch_dtype for source in stored_tensors(self.rules, canonical).sources]
         return functools.reduce(torch.promote_types, dtypes)
 
     def _dtype(self, canonical: str) -> torch.dtype:
+        if self._is_wide(canonical):
+            return torch.float32
         return self.stored_dtype(canonical) if self.dtype is None or self._is_packed(canonical) else self.dtype
+
+    def _is_wide(self, canonical: str) -> bool:
+        """Whether a weight stays float32 whatever the model's dtype is."""
+        return self.spec.wide_norms and canonical.rsplit(".", 1)[0].endswith("norm")
 
     def _is_packed(self, canonical: str) -> bool:
         module, leaf = canonical.rsplit(".", 1)
@@ -100,11 +108,12 @@ class WeightStream:
     def _weight(self, stored: StoredTensor, shape: tuple[int, ...]) -> Tensor:
         if self._is_packed(stored.name):
             return read_packed(stored, stored.name.rsplit(".", 1)[1], shape, self.spec, self._part)
-        rule = stored.rule
+        rule, dtype = stored.rule, torch.float32 if self._is_wide(stored.name) else self.dtype
         rows = rule.source_rows(self.spec) if rule.source_rows else shape[:1]
-        parts = [self._part(source, (n, *shape[1:])) for source, n in zip(stored.sources, rows, strict=True)]
+        parts = [self._part(source, (n, *shape[1:]), dtype) for source, n in zip(stored.sources, rows, strict=True)]
         weight = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return rule.arrange(weight, self.spec) if rule.arrange else weight
+        weight = rule.arrange(weight, self.spec) if rule.arrange else weight
+        return rule.compute(weight.float()).to(weight.dtype) if rule.compute else weight
 
     def _part(self, source: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         info = self._info(source)

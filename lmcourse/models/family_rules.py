@@ -1,0 +1,171 @@
+"""Which stored tensor is which part of the decoder, per family: names as published, one line per module.
+
+    attention_norm, attention.qkv, attention.output, mlp_norm, mlp.…      of each layer, below the layers' prefix
+    embedding, norm, head                                                 around them
+
+Lesson: 2 (conversion, tensor by tensor), 8 (what differs between families)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from torch.nn.functional import normalize
+
+from lmcourse.models.layouts import TensorRule, gate_up_rows, pair_halves, qkv_rows, ungroup_qkv
+from lmcourse.spec import ModelSpec
+
+__all__ = [
+    "BAICHUAN2_VOCAB",
+    "BAICHUAN_RULES",
+    "CHATGLM_RULES",
+    "ENGINE_RULES",
+    "FALCON_RULES",
+    "GEMMA_RULES",
+    "INTERNLM2_RULES",
+    "LLAMA_RULES",
+    "QWEN_RULES",
+    "Rules",
+]
+
+Rules: TypeAlias = tuple[TensorRule, ...]
+
+
+def _layers(prefix: str, *rules: TensorRule) -> Rules:
+    """Rules of a layer's modules, with the layers' prefix before every name."""
+    return tuple(
+        TensorRule(
+            f"layers.{{n}}.{rule.module}",
+            tuple(f"{prefix}.{{n}}.{source}" for source in rule.sources),
+            *(rule.what, rule.source_rows, rule.arrange, rule.compute, rule.applies),
+        )
+        for rule in rules
+    )
+
+
+def _around(embedding: str, norm: str, head: str) -> Rules:
+    return TensorRule("embedding", (embedding,)), TensorRule("norm", (norm,)), TensorRule("head", (head,))
+
+
+def _changed(rules: Rules, *changes: TensorRule) -> Rules:
+    """The rules with others in the place of those of the same modules."""
+    new: Mapping[str, TensorRule] = {rule.module: rule for rule in changes}
+    return tuple(new.get(rule.module, rule) for rule in rules)
+
+
+_SEPARATE_QKV = TensorRule(
+    "attention.qkv", tuple(f"self_attn.{part}_proj" for part in "qkv"), "q, k and v stacked", qkv_rows
+)
+_LLAMA_LAYER = (
+    TensorRule("attention_norm", ("input_layernorm",)),
+    _SEPARATE_QKV,
+    TensorRule("attention.output", ("self_attn.o_proj",)),
+    TensorRule("mlp_norm", ("post_attention_layernorm",)),
+    TensorRule("mlp.gate_up", ("mlp.gate_proj", "mlp.up_proj"), "gate and up stacked", gate_up_rows),
+    TensorRule("mlp.down", ("mlp.down_proj",)),
+)
+_LLAMA_AROUND = _around("model.embed_tokens", "model.norm", "lm_head")
+
+LLAMA_RULES = _layers("model.layers", *_LLAMA_LAYER) + _LLAMA_AROUND
+
+INTERNLM2_RULES = (
+    *_layers(
+        "model.layers",
+        TensorRule("attention_norm", ("attention_norm",)),
+        TensorRule(
+            "attention.qkv",
+            ("attention.wqkv",),
+            "rows regrouped: [q q k v] per kv head to [Q | K | V]",
+            arrange=ungroup_qkv,
+        ),
+        TensorRule("attention.output", ("attention.wo",)),
+        TensorRule("mlp_norm", ("ffn_norm",)),
+        TensorRule(
+            "mlp.gate_up", ("feed_forward.w1", "feed_forward.w3"), "w1 (gate) and w3 (up) stacked", gate_up_rows
+        ),
+        TensorRule("mlp.down", ("feed_forward.w2",)),
+    ),
+    *_around("model.tok_embeddings", "model.norm", "output"),
+)
+
+QWEN_RULES = (
+    *_layers(
+        "transformer.h",
+        TensorRule("attention_norm", ("ln_1",)),
+        TensorRule("attention.qkv", ("attn.c_attn",)),
+        TensorRule("attention.output", ("attn.c_proj",)),
+        TensorRule("mlp_norm", ("ln_2",)),
+        TensorRule("mlp.gate_up", ("mlp.w2", "mlp.w1"), "w2 (gate) and w1 (up) stacked", gate_up_rows),
+        TensorRule("mlp.down", ("mlp.c_proj",)),
+    ),
+    *_around("transformer.wte", "transformer.ln_f", "lm_head"),
+)
+
+BAICHUAN2_VOCAB = 125696
+
+
+def _has_norm_head(spec: ModelSpec) -> bool:
+    return spec.vocab == BAICHUAN2_VOCAB
+
+
+BAICHUAN_RULES = (
+    TensorRule("head", ("lm_head",), "rows brought to length 1 (NormHead)", compute=normalize, applies=_has_norm_head),
+    *_layers("model.layers", *_changed(_LLAMA_LAYER, TensorRule("attention.qkv", ("self_attn.W_pack",)))),
+    *_LLAMA_AROUND,
+)
+
+CHATGLM_RULES = (
+    *_layers(
+        "transformer.encoder.layers",
+        TensorRule("attention_norm", ("input_layernorm",)),
+        TensorRule(
+            "attention.qkv",
+            ("self_attention.query_key_value",),
+            "features of q and k reordered: pairs half a head apart",
+            arrange=pair_halves,
+        ),
+        TensorRule("attention.output", ("self_attention.dense",)),
+        TensorRule("mlp_norm", ("post_attention_layernorm",)),
+        TensorRule("mlp.gate_up", ("mlp.dense_h_to_4h",)),
+        TensorRule("mlp.down", ("mlp.dense_4h_to_h",)),
+    ),
+    *_around(
+        "transformer.embedding.word_embeddings", "transformer.encoder.final_layernorm", "transformer.output_layer"
+    ),
+)
+
+
+def _has_two_norms(spec: ModelSpec) -> bool:
+    return spec.layer == "parallel"
+
+
+FALCON_RULES = (
+    *_layers(
+        "transformer.h",
+        TensorRule("attention_norm", ("ln_attn",), applies=_has_two_norms),
+        TensorRule("attention_norm", ("input_layernorm",)),
+        TensorRule(
+            "attention.qkv",
+            ("self_attention.query_key_value",),
+            "rows regrouped: [q q k v] per kv head to [Q | K | V]",
+            arrange=ungroup_qkv,
+        ),
+        TensorRule("attention.output", ("self_attention.dense",)),
+        TensorRule("mlp_norm", ("ln_mlp",), applies=_has_two_norms),
+        TensorRule("mlp_norm", ("post_attention_layernorm",)),
+        TensorRule("mlp.up", ("mlp.dense_h_to_4h",)),
+        TensorRule("mlp.down", ("mlp.dense_4h_to_h",)),
+    ),
+    *_around("transformer.word_embeddings", "transformer.ln_f", "lm_head"),
+)
+
+GEMMA_RULES = tuple(
+    TensorRule(rule.module, rule.sources, "1 added", compute=lambda weight: 1 + weight)
+    if rule.module.endswith("norm")
+    else rule
+    for rule in LLAMA_RULES
+)
+
+_MODULES = dict.fromkeys(rule.module for rules in (LLAMA_RULES, FALCON_RULES) for rule in rules)
+ENGINE_RULES = tuple(TensorRule(module, (module,), what="as it is") for module in _MODULES)
