@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ModelSpec", "RotarySpec"]
+__all__ = ["ExpertSpec", "ModelSpec", "RotarySpec"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,35 @@ class RotarySpec:
 
 
 @dataclass(frozen=True)
+class ExpertSpec:
+    """A mixture of experts in the place of a layer's MLP (arXiv 1701.06538); all have the gated form."""
+
+    count: int  # experts that a router chooses from
+    chosen: int  # by each token
+    intermediate: int  # of one expert
+    renormalise: bool = False  # the chosen shares are divided by their sum
+    scale: float = 1.0  # and multiplied by this
+    shared_intermediate: int = 0  # of what every token takes besides; 0: nothing
+    shared_gate: bool = False  # its share is sigmoid(one more logit), not 1
+    dense_layers: tuple[int, ...] = ()  # numbers of layers that have a plain MLP
+
+    @property
+    def num_shared(self) -> int:
+        """Experts of the common width that the shared one is cut into; the last may be padded."""
+        return -(-self.shared_intermediate // self.intermediate)
+
+    @property
+    def total(self) -> int:
+        """Experts that are stored, shared ones last."""
+        return self.count + self.num_shared
+
+    @property
+    def slots(self) -> int:
+        """Experts that a token takes."""
+        return self.chosen + self.num_shared
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """The shape of one decoder-only transformer. Counts are of elements, not bytes."""
 
@@ -59,6 +88,7 @@ class ModelSpec:
     output_bias: bool = False  # bias of the attention's output projection
     mlp_bias: bool = False
     tie_embeddings: bool = False
+    experts: ExpertSpec | None = None  # None: every layer has an MLP
     bos_id: int | None = 1
     eos_ids: tuple[int, ...] = (2,)  # from config and generation_config; a chat template adds its own stop ids
     pad_id: int | None = None

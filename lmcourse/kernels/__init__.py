@@ -18,6 +18,11 @@ composed, where it is faster that way, of
     gelu.py               gelu, geglu         those of other families
     rms_norm.py           rms_norm, add_rms_norm   the norm by itself
 
+a mixture of experts in the place of an MLP:
+
+    moe_route.py          route               which experts a token takes; plan_tiles sorts tokens by expert
+    moe_experts.py        run_experts         the experts' gate and up, SwiGLU, down; many tokens: moe_tiles.py
+
 around the layers of a recorded step:
 
     advance.py            advance             a batch of decodes moves on by itself: token, position, slot
@@ -34,6 +39,8 @@ from lmcourse.kernels.angles import angles
 from lmcourse.kernels.attention import ragged_attention
 from lmcourse.kernels.gelu import geglu, geglu_tanh, gelu, gelu_tanh
 from lmcourse.kernels.kv_write import write_kv
+from lmcourse.kernels.moe_experts import run_experts
+from lmcourse.kernels.moe_route import Routing, route
 from lmcourse.kernels.norm_gate_up import norm_gate_up
 from lmcourse.kernels.norm_qkv import norm_qkv
 from lmcourse.kernels.operands import (
@@ -75,6 +82,7 @@ __all__ = [
     "RaggedBatch",
     "Reach",
     "Rotation",
+    "Routing",
     "Stream",
     "add_norm",
     "add_rms_norm",
@@ -90,6 +98,8 @@ __all__ = [
     "rms_norm",
     "rotate",
     "rotate_write",
+    "route",
+    "run_experts",
     "sum_parts",
     "sum_stream",
     "swiglu",

@@ -5,6 +5,7 @@ norm.py        NORMS               a norm's weight, applied to the residual stre
 rotary.py      Rotary              the angles of a step's tokens
 attention.py   Attention           norm → fused q, k, v → rotate → cache → attend → output
 mlp.py         MLPS, ACTIVATIONS   norm → fused gate and up → SwiGLU → down, and other kinds
+moe.py         MoE                 norm → router → the chosen experts
 embedding.py   Embedding           token ids → features
 """
 
@@ -12,6 +13,7 @@ from lmcourse.layers.attention import Attention
 from lmcourse.layers.embedding import Embedding
 from lmcourse.layers.linear import Linear
 from lmcourse.layers.mlp import ACTIVATIONS, MLP, MLPS, PlainMLP, make_mlp
+from lmcourse.layers.moe import MoE
 from lmcourse.layers.norm import NORMS, LayerNorm, RMSNorm, make_norm
 from lmcourse.layers.rotary import Rotary
 
@@ -24,6 +26,7 @@ __all__ = [
     "Embedding",
     "LayerNorm",
     "Linear",
+    "MoE",
     "PlainMLP",
     "RMSNorm",
     "Rotary",

@@ -17,13 +17,16 @@ from lmcourse.kernels.add_norm import add_norm_triton
 from lmcourse.kernels.angles import angles_triton
 from lmcourse.kernels.attention import ragged_attention_triton
 from lmcourse.kernels.kv_write import write_kv_triton
+from lmcourse.kernels.moe_experts import experts_rows
+from lmcourse.kernels.moe_route import Routing, route_triton
+from lmcourse.kernels.moe_tiles import experts_tiles
 from lmcourse.kernels.norm_gate_up import norm_gate_up_rows, norm_gate_up_tiles
 from lmcourse.kernels.norm_qkv import norm_qkv_rows
 from lmcourse.kernels.project import project_rows, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_triton
 from lmcourse.kernels.sampling import argmax_triton
 from lmcourse.kernels.swiglu import swiglu_triton
-from lmcourse.spec import RotarySpec
+from lmcourse.spec import ExpertSpec, RotarySpec
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, VOCAB = 2048, 16, 8, 128, 8192, 92544  # InternLM2-1.8B
 QKV = (HEADS + 2 * KV_HEADS) * HEAD_DIM
@@ -95,6 +98,21 @@ REST = {
     "swiglu": (swiglu_triton, (meta(4096, 2 * INTERMEDIATE),)),
     "argmax": (argmax_triton, (meta(8, VOCAB, dtype=torch.float32), meta(8, dtype=torch.int64))),
 }
+QWEN_EXPERTS = ExpertSpec(60, 4, 1408, shared_intermediate=5632, shared_gate=True)  # Qwen1.5-MoE-A2.7B
+
+
+def experts(tokens, spec=QWEN_EXPERTS, hidden=HIDDEN):
+    stacked = (
+        meta(spec.total * 2 * spec.intermediate, hidden),
+        meta(spec.total * hidden, spec.intermediate),
+    )
+    return meta(tokens, hidden), *map(Matrix, stacked), routing(tokens, spec)
+
+
+def routing(tokens, spec=QWEN_EXPERTS):
+    return Routing(meta(tokens, spec.slots, dtype=torch.int32), meta(tokens, spec.slots, dtype=torch.float32))
+
+
 INSTRUCTIONS_PER_WEIGHT = 5.0  # at 4.3 TB/s an H200 has time for 15.6 per 2-byte weight
 
 
@@ -165,6 +183,30 @@ def test_angles_stack_is_that_of_large_arguments_only():
     spec = RotarySpec(1e6, "dynamic")
     (launch,) = record(angles_triton, meta(8, dtype=torch.int64), meta(8, dtype=torch.int64), spec, HEAD_DIM)
     assert build(launch, 90).spill_bytes <= 32
+
+
+def test_expert_rows_few_instructions_and_wide_loads():
+    for launch, built in compile_all(experts_rows, experts(1), 90):
+        matrices = 2 if "gate_up" in launch.kernel.__name__ else QWEN_EXPERTS.slots
+        weights_per_thread = launch.arguments["ROWS"] * matrices * launch.arguments["TILE_K"] / (32 * built.warps)
+        print(f"{len(built.code) / weights_per_thread:.2f} instructions per weight")
+        assert len(built.code) / weights_per_thread < 2 * INSTRUCTIONS_PER_WEIGHT
+        assert sum(code.startswith("LDG.E.128") for code in built.code) >= weights_per_thread // 8
+
+
+@pytest.mark.parametrize(("tokens", "capability"), [(8, 80), (4096, 90)])
+def test_expert_tiles_use_tensor_cores(tokens, capability):
+    launches = [
+        pair
+        for pair in compile_all(experts_tiles, experts(tokens), capability)
+        if "plan" not in pair[0].kernel.__name__
+    ]
+    for _, built in launches:
+        assert built.has("HGMMA" if tokens > 8 and capability == 90 else "HMMA")
+
+
+def test_expert_routing_keeps_nothing_on_the_stack():
+    assert list(compile_all(route_triton, (meta(1, 64, QWEN_EXPERTS.count + 1, dtype=torch.float32), QWEN_EXPERTS), 90))
 
 
 @pytest.mark.parametrize("capability", [80, 89])

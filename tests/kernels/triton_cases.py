@@ -13,6 +13,7 @@ import traceback
 from functools import partial
 from unittest import mock
 
+import moe_cases
 import torch
 from torch.nn.functional import linear
 
@@ -388,6 +389,9 @@ def attention_case(requests):
     return run
 
 
+case_moe_route = moe_cases.check_route
+case_moe_tiles = moe_cases.check_tiles
+case_moe_experts = moe_cases.check_experts
 case_attention_decodes = attention_case([(1, 1), (1, 16), (1, 17), (1, 90)])
 case_attention_one_decode = attention_case([(1, 150)])
 case_attention_prefills = attention_case([(17, 17), (5, 40), (33, 64), (2, 2)])
