@@ -14,6 +14,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def homework_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Checks note progress; that of tests is nobody's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMCOURSE_HOMEWORK", str(tmp_path_factory.mktemp("homework")))
+        yield
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:

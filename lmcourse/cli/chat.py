@@ -27,6 +27,7 @@ from lmcourse.cli.flags import (
     template_config,
 )
 from lmcourse.cli.talk import converse, prepare_keyboard
+from lmcourse.cli.witness import note_engine, note_turns
 from lmcourse.config import GenerationConfig
 
 if TYPE_CHECKING:
@@ -63,14 +64,16 @@ def run(args: argparse.Namespace) -> int:
     """Settings are checked before the model is loaded."""
     gen, config, template = generation_config(args), engine_config(args), template_config(args)
     explain_lesson_flags(args)
+    note = note_turns("terminal")
     from lmcourse.pipeline import load_pipeline
 
     prepare_keyboard()
     if sys.stderr.isatty():
         print("loading ...", file=sys.stderr)
     with load_pipeline(args.model, backend_config=config, chat_template_config=template) as pipe:
+        note_engine(pipe)
         print(_describe(pipe, gen))
-        converse(pipe, gen)
+        converse(pipe, gen, note)
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmcourse.cli.flags import SAMPLING_FLAGS, Flag, add_flags, generation_config
 from lmcourse.cli.talk import converse, prepare_keyboard
+from lmcourse.cli.witness import note_turns
 
 if TYPE_CHECKING:
     from lmcourse.client import Client, InteractiveTalk
@@ -49,14 +50,14 @@ def add_parser(kinds: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The server is asked before the first prompt, so that a dead address shows at once."""
-    gen = generation_config(args)
+    gen, note = generation_config(args), note_turns("api_client")
     from lmcourse.client import Client
 
     prepare_keyboard()
     with Client(args.api_server_url, args.api_key, model=args.model) as client, _partner(client, args) as partner:
         how = "sampled" if gen.samples else "greedy"
         print(f"{client.model} at {client.url}, {how} answers\n`exit` leaves, `end` forgets the conversation\n")
-        converse(partner, gen)
+        converse(partner, gen, note)
     return 0
 
 

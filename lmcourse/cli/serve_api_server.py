@@ -26,6 +26,7 @@ from lmcourse.cli.flags import (
     explain_lesson_flags,
     template_config,
 )
+from lmcourse.cli.witness import check_task, note_engine
 from lmcourse.config import ChatTemplateConfig
 from lmcourse.errors import ConfigError, MachineError
 
@@ -113,11 +114,13 @@ def run(args: argparse.Namespace) -> int:
         grace_seconds=args.grace,
     )
     explain_lesson_flags(args)
+    check_task()
     listener = bind(args.server_name, args.server_port)
     _warn_if_open(args)
     from lmcourse.pipeline import load_pipeline
 
     with listener, load_pipeline(args.model, backend_config=config, chat_template_config=template) as pipe:
+        note_engine(pipe)
         _serve(pipe, settings, listener, tls, args.log_level)
     return 0
 

@@ -24,6 +24,7 @@ from lmcourse.cli.flags import (
     template_config,
 )
 from lmcourse.cli.serve_api_client import CLIENT_FLAGS
+from lmcourse.cli.witness import check_task, watched
 
 __all__ = ["add_parser", "run"]
 
@@ -61,13 +62,14 @@ def add_parser(kinds: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """The port is taken first: loading a model for a page that cannot be shown would be in vain."""
     explain_lesson_flags(args)
+    check_task()
     from lmcourse.serve.background import run_until_stopped
     from lmcourse.serve.listening import is_open_to_others, where_to_find
     from lmcourse.serve.running import bind
     from lmcourse.serve.web import create_web_app
 
     with bind(args.server_name, args.server_port) as listening, _open_talker(args) as talker:
-        app = create_web_app(talker, title=_title(args))
+        app = create_web_app(watched(talker), title=_title(args))
         if is_open_to_others(args.server_name):
             print("warning: everyone who can reach this machine's port can use the page", file=sys.stderr)
         print("\n  ".join(["the chat page is at:", *where_to_find(listening)]), flush=True)

@@ -14,7 +14,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,8 +56,8 @@ def prepare_keyboard() -> None:
             import readline  # noqa: F401 (its import gives input() what was promised)
 
 
-def converse(partner: Partner, gen: GenerationConfig) -> None:
-    """One turn after the other, until the input ends or says so."""
+def converse(partner: Partner, gen: GenerationConfig, note: Callable[[str, Response], None] | None = None) -> None:
+    """One turn after the other, until the input ends or says so; `note` is told each."""
     session = partner.session()
     for text in _read_inputs():
         if text == "exit":
@@ -69,6 +69,8 @@ def converse(partner: Partner, gen: GenerationConfig) -> None:
             continue
         try:
             _answer(session, text, gen)
+            if note is not None and session.response is not None:
+                note(text, session.response)
         except (PromptError, ServerBusyError) as error:
             advice = (
                 "\n  `end` forgets the conversation and makes room"

@@ -30,7 +30,7 @@ from lmcourse.engine.graphs import choose_recorder
 from lmcourse.engine.intake import Entry, Intake
 from lmcourse.engine.kv_cache import make_kv_cache, measure_free_bytes
 from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
-from lmcourse.engine.runner import ModelRunner, count_weight_bytes
+from lmcourse.engine.runner import ModelRunner, count_weight_bytes, name_weight_format
 from lmcourse.engine.sampling import TokenMask
 from lmcourse.engine.scheduler import Scheduler
 from lmcourse.engine.settings import check_supported, choose_device, choose_dtype, choose_session_len, scale_rotary
@@ -63,7 +63,7 @@ class Engine:
         if spec != decoder.spec:
             decoder.respecify(spec)
         self.config, self.spec, self.tokenizer = config, spec, tokenizer
-        self._weight_bytes = count_weight_bytes(decoder)
+        self._weight_bytes, self.weight_format = count_weight_bytes(decoder), name_weight_format(decoder)
         recorder = choose_recorder(config, decoder.device)
         memory = {"weight_bytes": self._weight_bytes, "num_spare": int(recorder is not None)}
         kv, blocks = make_kv_cache(spec, config, decoder.dtype, decoder.device, **memory)

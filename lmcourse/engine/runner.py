@@ -29,11 +29,12 @@ from lmcourse.engine.launch import Fetch, Launch
 from lmcourse.engine.recorded_steps import RecordedSteps
 from lmcourse.engine.sampler import choose
 from lmcourse.engine.scheduler import Plan
+from lmcourse.layers.linear import Linear
 
 if TYPE_CHECKING:
     from lmcourse.models import Decoder
 
-__all__ = ["ModelRunner", "count_weight_bytes"]
+__all__ = ["ModelRunner", "count_weight_bytes", "name_weight_format"]
 
 
 class ModelRunner:
@@ -92,3 +93,10 @@ class ModelRunner:
 def count_weight_bytes(decoder: Decoder) -> int:
     """Memory of the decoder's parameters and buffers."""
     return sum(tensor.nbytes for tensor in chain(decoder.parameters(), decoder.buffers()))
+
+
+def name_weight_format(decoder: Decoder) -> str:
+    """How the layers' matrices are stored: `plain`, `awq`; several joined by `+`."""
+    linears = [module for module in decoder.layers.modules() if isinstance(module, Linear)]
+    names = {type(linear.weight_format).__name__.removesuffix("Format").lower() for linear in linears}
+    return "+".join(sorted(names))

@@ -16,14 +16,42 @@ online_softmax.py    exercise 3.3, attention over blocks   Lesson: 3
 event_stream.py      exercise 5.1, read a stream           Lesson: 5
 batch_steps.py       exercise 5.2, static and continuous   Lesson: 5
 serving_times.py     exercise 5.3, what the slowest feel   Lesson: 5
+
+student.py        where a student's work is kept             tasks.py      the tasks of lesson 9
+progress_file.py  what was tried, and how it went            evidence.py   what was seen of a task
+progress_view.py  progress() for notebook and terminal       collect.py    record(), record_command(), watch()
+hand_in.py        notebooks and evidence → one zip
+grading/          zips → points, CSV, HTML; its threat model
+sandbox/          what runs in the process of an answer
 """
 
 from __future__ import annotations
 
 from lmcourse.homework.check import check
+from lmcourse.homework.collect import record, record_command, watch
+from lmcourse.homework.evidence import Evidence, read_evidence, tasks
 from lmcourse.homework.exercise import Case, Exercise, Mistake
 from lmcourse.homework.hints import Hint, hint
+from lmcourse.homework.progress_view import Progress, progress
 from lmcourse.homework.registry import EXERCISES, find_exercise
 from lmcourse.homework.score import Score
 
-__all__ = ["EXERCISES", "Case", "Exercise", "Hint", "Mistake", "Score", "check", "find_exercise", "hint"]
+__all__ = [
+    "EXERCISES",
+    "Case",
+    "Evidence",
+    "Exercise",
+    "Hint",
+    "Mistake",
+    "Progress",
+    "Score",
+    "check",
+    "find_exercise",
+    "hint",
+    "progress",
+    "read_evidence",
+    "record",
+    "record_command",
+    "tasks",
+    "watch",
+]

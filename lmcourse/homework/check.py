@@ -12,31 +12,39 @@ Lesson: 9 (homework)
 from __future__ import annotations
 
 import contextlib
-import dis
 import io
 import random
 import traceback
-import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lmcourse.homework.compare import describe, difference
 from lmcourse.homework.exercise import Case, Exercise
+from lmcourse.homework.progress_file import note_check
 from lmcourse.homework.registry import find_exercise
+from lmcourse.homework.sandbox.untried import is_untried
 from lmcourse.homework.score import Outcome, Score
 
 __all__ = ["check"]
 
 _SEEDS = 1_000_000
-_RETURNS_NOTHING = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}
 
 
 def check(exercise_id: str, answer: Any, *, seed: int | None = None) -> Score:
-    """Judge an answer. Without a seed the cases are new each time; a failure names the seed that repeats them."""
-    exercise = find_exercise(exercise_id)
+    """Judge an answer. Without a seed the cases are new each time; a failure names the seed that repeats them.
+
+    The try is noted in the student's progress.
+    """
+    score = _judge(find_exercise(exercise_id), answer, seed)
+    if score.outcome is Outcome.UNTRIED or (trouble := note_check(exercise_id, score)) is None:
+        return score
+    return Score(score, score.outcome, score.headline, (*score.details, ("progress", trouble)))
+
+
+def _judge(exercise: Exercise, answer: Any, seed: int | None) -> Score:
     title = f"Exercise {exercise.id} · {exercise.title}"
-    if _is_untried(answer):
+    if is_untried(answer):
         how = f'write {exercise.signature}; homework.hint("{exercise.id}") opens the first hint'
         return Score(0.0, Outcome.UNTRIED, f"{title}: not tried yet", (("next step", how),))
     if not callable(answer):
@@ -112,14 +120,3 @@ def _advise(exercise: Exercise, failure: _Failure) -> str | None:
             if difference(mistake.answer(*failure.case.make_arguments()), failure.returned) is None:
                 return mistake.advice
     return None
-
-
-def _is_untried(answer: Any) -> bool:
-    """Whether this is the stub: `...`, or a function whose body does nothing but return None."""
-    if answer is ... or answer is None:
-        return True
-    if not isinstance(answer, types.FunctionType):
-        return False
-    steps = list(dis.get_instructions(answer))
-    constants = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]
-    return {step.opname for step in steps} <= _RETURNS_NOTHING and constants in ([None], [...])

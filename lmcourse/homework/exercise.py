@@ -52,3 +52,13 @@ class Exercise:
     @property
     def lesson(self) -> int:
         return int(self.id.partition(".")[0])
+
+    @property
+    def function(self) -> str:
+        """The name that the student's cell defines."""
+        return self.signature.partition("(")[0]
+
+    @property
+    def points(self) -> int:
+        """What it is worth when it is graded."""
+        return 10 * self.difficulty

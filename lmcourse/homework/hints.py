@@ -8,6 +8,7 @@ Lesson: 9 (homework)
 from __future__ import annotations
 
 from lmcourse.errors import ConfigError
+from lmcourse.homework.progress_file import note_hint
 from lmcourse.homework.registry import find_exercise
 
 __all__ = ["Hint", "HintBook", "hint"]
@@ -45,10 +46,16 @@ class HintBook:
         self._opened[exercise_id] = max(chosen, self._opened.get(exercise_id, 0))
         return Hint(f"Hint {chosen} of {levels} for {exercise_id}: {exercise.hints[chosen - 1]}")
 
+    def highest(self, exercise_id: str) -> int:
+        """The highest level that was opened; 0 before the first."""
+        return self._opened.get(exercise_id, 0)
+
 
 _BOOK = HintBook()
 
 
 def hint(exercise_id: str, level: int | None = None) -> Hint:
     """The next hint of an exercise, or the one of a given level (1 to 3)."""
-    return _BOOK.open(exercise_id, level)
+    opened = _BOOK.open(exercise_id, level)
+    note_hint(exercise_id, _BOOK.highest(exercise_id))
+    return opened
