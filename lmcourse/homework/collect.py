@@ -41,6 +41,13 @@ def record(
     task: str, pipe: Pipeline, responses: Response | Sequence[Response] = (), *, questions: str | Sequence[str] = ()
 ) -> Evidence:
     """Evidence from a running Pipeline. `questions` are the prompts of the responses, in order."""
+    if getattr(pipe, "engine", None) is None:
+        raise ConfigError(
+            "there is no engine in this process whose configuration could be recorded",
+            expected="a pipeline of one's own",
+            got=type(pipe).__name__,
+            next_step="pass a Pipeline; with the class's server (LMCOURSE_SERVER) use record_command or watch",
+        )
     given = list(responses) if isinstance(responses, Sequence) else [responses]
     asked = [questions] if isinstance(questions, str) else list(questions)
     asked += ["(not handed over)"] * (len(given) - len(asked))

@@ -102,6 +102,11 @@ def test_failing_command_says_why_and_leaves_nothing(folder: Path) -> None:
         record_command("chat", "lmcourse chat", [" "])
 
 
+def test_client_has_no_configuration_to_record(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="no engine in this process"):
+        record("w4a16-server", object())  # type: ignore[arg-type]
+
+
 def test_unknown_task_is_named() -> None:
     with pytest.raises(ConfigError, match="w4a16-chat"):
         find_task("w8a8")

@@ -38,7 +38,7 @@ def main() -> None:
     for name in setup["preload"]:
         with contextlib.suppress(ImportError):
             __import__(name)
-    hide_homework()
+    _hide_homework()
     places = choose_places(setup["home"], setup["package"], setup["hidden"])
     channel.write({"ready": confine(Limits(**setup["limits"]), places)})
     answer: Any = None
@@ -51,7 +51,7 @@ def main() -> None:
         channel.write(reply)
 
 
-def hide_homework() -> None:
+def _hide_homework() -> None:
     """`lmcourse.homework` becomes a module whose functions do nothing: checks in a cell are not what counts here."""
     silent = types.ModuleType("lmcourse.homework")
     silent.__getattr__ = _find_silent  # type: ignore[method-assign]
