@@ -8,6 +8,7 @@ Lesson: 2 (models the engine can run)
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,12 +113,14 @@ def find_family(config: Mapping[str, Any]) -> Family:
 
 
 def _unsupported(named: list[str], planned: list[Family]) -> UnsupportedModelError:
-    runs = sorted({name for family in FAMILIES if family.layout for name in family.architectures})
+    running = [family for family in FAMILIES if family.layout]
+    runs = {name: family.name for family in reversed(running) for name in family.architectures}
+    nearest = difflib.get_close_matches(named[0], runs, n=1, cutoff=0.0)[0]
     return UnsupportedModelError(
         f"{planned[0].name} is planned but does not run yet"
         if planned
-        else "no family of the table has this architecture",
-        expected=" | ".join(runs),
+        else f"no family of the table has this architecture; nearest is {runs[nearest]} ({nearest})",
+        expected=" | ".join(family.name for family in running),
         got=", ".join(map(str, named)),
         where="config.json, architectures",
         next_step="`lmcourse list` shows what runs",

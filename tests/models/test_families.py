@@ -110,6 +110,8 @@ def test_find_family_without_architectures_goes_by_model_type():
     [
         ({"architectures": ["DbrxForCausalLM"]}, "Dbrx is planned"),
         ({"architectures": ["GPT2LMHeadModel"]}, "no family of the table"),
+        ({"architectures": ["Mistral3ForCausalLM"]}, "nearest is Mistral "),
+        ({"architectures": ["InternLM3ForCausalLM"]}, "nearest is InternLM"),
         ({"model_type": "bert"}, "no family of the table"),
         ({}, "no family of the table"),
         (llama_config(quantization_config={"quant_method": "awq", "version": "gemv"}), "auto_awq"),
@@ -159,3 +161,61 @@ def test_read_spec_wrong_value_says_which(changes):
         read(llama_config(**changes))
     assert caught.value.expected
     assert "config.json" in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("architecture", "option", "value"),
+    [
+        ("FalconForCausalLM", "activation", "relu"),
+        ("GemmaForCausalLM", "hidden_act", "relu"),
+        ("GemmaForCausalLM", "use_bidirectional_attention", True),
+        ("ChatGLMModel", "rmsnorm", False),
+        ("ChatGLMModel", "add_bias_linear", True),
+        ("QWenLMHeadModel", "no_bias", False),
+        ("QWenLMHeadModel", "rotary_pct", 0.5),
+        ("InternLMForCausalLM", "rotary", {"type": "spiral"}),
+        ("BaichuanForCausalLM", "hidden_act", "gelu"),
+        ("MistralForCausalLM", "layer_types", ["full_attention", "sliding_attention"]),
+        ("MistralForCausalLM", "rope_scaling", {"rope_type": "longrope"}),
+    ],
+)
+def test_unsupported_option_of_a_known_family_is_named(architecture, option, value):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
+    config = sizes | {
+        "padded_vocab_size": 9,
+        "intermediate_size": 8,
+        "ffn_hidden_size": 8,
+        "architectures": [architecture],
+    }
+    read(config)
+    with pytest.raises(UnsupportedModelError) as caught:
+        read(config | {option: value})
+    assert option in str(caught.value) or "type" in str(caught.value)
+
+
+def test_qwen2_window_of_all_layers_is_read_and_of_some_is_refused():
+    config = llama_config(architectures=["Qwen2ForCausalLM"], sliding_window=64, use_sliding_window=True)
+    assert read(config | {"max_window_layers": 0}).window == 64
+    assert read(config | {"max_window_layers": 32}).window is None
+    with pytest.raises(UnsupportedModelError, match="max_window_layers"):
+        read(config | {"max_window_layers": 20})
+
+
+def test_falcon_keys_of_any_age():
+    shared = {"architectures": ["RWForCausalLM"], "hidden_size": 24, "vocab_size": 9, "multi_query": True}
+    older = read(shared | {"n_head": 3, "n_layer": 2})
+    assert older == read(shared | {"num_attention_heads": 3, "num_hidden_layers": 2})
+    assert (older.num_kv_heads, older.layer, older.intermediate) == (1, "parallel_one_norm", 96)
+
+
+def test_baichuan_rows_are_told_apart():
+    config = llama_config(architectures=["BaichuanForCausalLM"], max_position_embeddings=64)
+    assert find_family(config).name == "Baichuan"
+    assert find_family(config | {"vocab_size": 125696}).name == "Baichuan2"
+    assert find_family({"architectures": ["QWenLMHeadModel"]}).name == "QWen"
+
+
+def test_internlm_rotary_key_of_its_own():
+    config = llama_config(architectures=["InternLMForCausalLM"], rotary={"base": 7, "type": "dynamic"})
+    assert read(config).rotary == RotarySpec(7.0, "dynamic", 1.0, 2048)
+    assert read(config | {"rotary": {"type": "origin"}}).rotary == RotarySpec(1e4, None, 1.0, 2048)
