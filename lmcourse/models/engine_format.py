@@ -23,7 +23,7 @@ from lmcourse.models.hf_config import token_ids
 from lmcourse.models.quantisation import read_quantisation
 from lmcourse.models.safetensors_file import read_header
 from lmcourse.models.spec_limits import check_limits
-from lmcourse.spec import ModelSpec, RotarySpec
+from lmcourse.spec import ExpertSpec, ModelSpec, RotarySpec
 
 __all__ = ["ENGINE_FILE", "EngineManifest", "detect_format"]
 
@@ -39,6 +39,7 @@ _KINDS: dict[str, tuple[type, ...]] = {  # what JSON gives for each annotation i
     "tuple[int, ...]": (list,),
     "tuple[float, ...]": (list,),
     "RotarySpec": (dict,),
+    "ExpertSpec | None": (dict, type(None)),
 }
 _FORMAT, _VERSION = "lmcourse-turbomind", 1
 
@@ -112,6 +113,10 @@ def _spec(content: dict[str, Any]) -> ModelSpec:
     _check_kinds(ModelSpec, content)
     _check_kinds(RotarySpec, content["rotary"])
     read = {"rotary": RotarySpec(**content["rotary"]), "eos_ids": token_ids(content["eos_ids"], "eos_ids")}
+    if content.get("experts") is not None:
+        _check_kinds(ExpertSpec, content["experts"])
+        stated = content["experts"] | {"dense_layers": tuple(map(int, content["experts"].get("dense_layers", ())))}
+        read["experts"] = ExpertSpec(**stated)
     if "alibi_slopes" in content:
         read["alibi_slopes"] = tuple(map(float, content["alibi_slopes"]))
     return ModelSpec(**content | read)
