@@ -171,7 +171,15 @@ print("linked:", own_bytes(scratch / "linked"), "bytes;  copied: everything agai
 # | ModelScope | `pipeline("Shanghai_AI_Laboratory/internlm2-chat-1_8b")` | yes, with the `hub` extra |
 # | Hugging Face | `pipeline("internlm/internlm2-chat-1_8b")` | yes, if you can reach it |
 #
-# OpenXLab's folder is called `1.8b`, with a dot; the course writes `1_8b`. Hence `mv ~/internlm2-chat-1.8b ~/internlm2-chat-1_8b`.
+# OpenXLab needs git-lfs once per machine, and its folder has a dot in its name where the course writes `1_8b`. (As root the
+# same without `sudo`; the first line was for systems that had no git-lfs of their own.)
+#
+# ```bash
+# curl -s …/git-lfs/script.deb.sh | sudo bash
+# sudo apt update && sudo apt install git-lfs && sudo git lfs install --system
+# git clone https://code.openxlab.org.cn/OpenLMLab/internlm2-chat-1.8b.git
+# mv ~/internlm2-chat-1.8b ~/internlm2-chat-1_8b
+# ```
 
 # %% [markdown] lang="en"
 # The classic accident with `git clone`: git-lfs was missing, so the "weights" are 130-byte text files that only say
