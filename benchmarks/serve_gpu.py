@@ -81,7 +81,9 @@ def compare(pipe: Pipeline, clients: Connection, args: argparse.Namespace) -> di
         "served_ttft_ms": [],
     }
     for turn in range(args.rounds + 1):
-        prompts = [[rng.randrange(300, 4000) for _ in range(args.prompt_len)] for _ in range(args.clients)]
+        prompts = [
+            [rng.randrange(4, pipe.engine.spec.vocab) for _ in range(args.prompt_len)] for _ in range(args.clients)
+        ]
         bodies = [
             {"model": pipe.name, "prompt": ids, "max_tokens": args.new_tokens, "ignore_eos": True} for ids in prompts
         ]

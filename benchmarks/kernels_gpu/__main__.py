@@ -32,8 +32,9 @@ SECTIONS = {
     "sweep-8": (sweep_tiles, 8), "sweep-64": (sweep_tiles, 64),
     "w4-check": (check_packed,), "w4-steps": (time_packed_steps, "1.8B"), "w4-steps-7b": (time_packed_steps, "7B"),
     "w4-rows": (sweep_packed_rows, "1.8B"), "w4-rows-7b": (sweep_packed_rows, "7B"),
-    "w4-tiles-8": (sweep_packed_tiles, "1.8B", 8), "w4-tiles-64": (sweep_packed_tiles, "1.8B", 64),
-    "w4-tiles-16": (sweep_packed_tiles, "1.8B", 16), "w4-tiles-8-7b": (sweep_packed_tiles, "7B", 8),
+    "w4-tiles-8": (sweep_packed_tiles, "1.8B", 8, 16), "w4-tiles-64": (sweep_packed_tiles, "1.8B", 64, 64),
+    "w4-tiles-256": (sweep_packed_tiles, "1.8B", 256, 256), "w4-tiles-256-128": (sweep_packed_tiles, "1.8B", 256, 128),
+    "w4-tiles-8-7b": (sweep_packed_tiles, "7B", 8, 16), "w4-tiles-64-7b": (sweep_packed_tiles, "7B", 64, 64),
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from lmcourse.kernels.packed import join_groups, unpack_matrix
 from lmcourse.kernels.w4a16 import RowPlan, w4a16_rows
 from lmcourse.kernels.w4a16_norm_gate_up import w4a16_norm_gate_up_rows, w4a16_norm_gate_up_tiles
 from lmcourse.kernels.w4a16_norm_qkv import w4a16_norm_qkv_rows
-from lmcourse.kernels.w4a16_tiles import PackedTilePlan, w4a16_tiles
+from lmcourse.kernels.w4a16_tiles import PackedTilePlan, w4a16_tiles, w4a16_unpacked
 from lmcourse.models.decoder import meta_decoder
 from lmcourse.quant import AwqFormat
 
@@ -137,9 +137,10 @@ def sweep(name, spec, kind, tokens, plans, run):
         if time.perf_counter() - STARTED > LIMIT_SECONDS:
             break
         try:
-            found[tuple(plan)] = cold_us(case(title, spec, kind, tokens, lambda m, plan=plan: run(m, plan)))[0]
+            key = plan if isinstance(plan, str) else tuple(plan)
+            found[key] = cold_us(case(title, spec, kind, tokens, lambda m, plan=plan: run(m, plan)))[0]
         except Exception as error:
-            say(f"{title} {tuple(plan)}: {type(error).__name__} {str(error)[:80]}")
+            say(f"{title} {plan}: {type(error).__name__} {str(error)[:80]}")
     RESULTS.setdefault("sweeps", {}).setdefault(title, {}).update({str(p): round(us, 2) for p, us in found.items()})
     best = sorted(found.items(), key=lambda item: item[1])[:5]
     say(f"sweep {title}: " + ", ".join(f"{plan} {us:.2f}" for plan, us in best) + f" µs, of {len(found)}")
@@ -177,39 +178,38 @@ def sweep_packed_rows(name):
     )  # fmt: skip
 
 
+KINDS = os.environ.get("KINDS", "qkv,output,down,gate_up").split(",")
+FEW = ((64, 4, 4, 0), (64, 4, 6, 0), (128, 4, 4, 0), (128, 8, 4, 0))  # TILE_N, warps, stages, scales_weights
+SOME = ((64, 4, 4, 0), (128, 8, 3, 0), (128, 8, 4, 0), (128, 8, 3, 1))
+MANY = ((128, 8, 3, 1), (64, 4, 3, 1), (128, 8, 2, 1))
+
+
 @torch.inference_mode()
-def sweep_packed_tiles(name, tokens):
+def sweep_packed_tiles(name, tokens, tile_m):
     """PackedTilePlans for so many tokens, and unpacking."""
     spec = SPECS[name]
-    tile_m = max(8, min(128, tokens))
     stream, norm, _ = layer_inputs(spec, tokens)
-    few = ((64, 2, 3), (64, 2, 4), (128, 2, 3), (64, 1, 4), (64, 4, 3), (32, 1, 4))
-    many = ((64, 2, 3), (128, 4, 3), (128, 8, 3), (64, 4, 3))
-    for kind in ("qkv", "output", "down"):
+    forms = FEW if tile_m <= 16 else SOME if tile_m <= 64 else MANY
+    for kind in KINDS:
         rows, width = shapes(spec)[kind]
         x = half(tokens, width)
         plans = [
-            PackedTilePlan(n, tile_m, 128, -(-width // splits // 128) * 128, warps, stages)
-            for n, warps, stages in (few if tokens <= 16 else many)
+            PackedTilePlan(n, tile_m, 128, -(-width // splits // 128) * 128, warps, stages, bool(scaled))
+            for n, warps, stages, scaled in forms
             for splits in (1, 2, 4, 8)
-            if 120 <= -(-rows // n) * splits * -(-tokens // tile_m) <= 1100
+            if 60 <= -(-rows // n) * splits * -(-tokens // tile_m) <= (600 if tile_m <= 64 else 300)
         ]
-        sweep(name, spec, kind, tokens, plans, lambda m, plan, x=x: w4a16_tiles(x, m, plan=plan))
-    plans = [
-        PackedTilePlan(n, tile_m, 128, 0, warps, stages)
-        for n, warps, stages in ((32, 1, 4), (32, 2, 3), (32, 2, 4), (64, 2, 3), (64, 4, 3), (64, 8, 3))
-    ]
+        run = {plan: (lambda m, plan, x=x: w4a16_tiles(x, m, plan=plan)) for plan in plans}
+        if tokens >= 64:
+            run["unpacked"] = lambda m, plan, x=x: w4a16_unpacked(x, m)
+        sweep(f"{name} TILE_M={tile_m}", spec, kind, tokens, run, lambda m, plan, run=run: run[plan](m, plan))
+    if "gate_up" not in KINDS:
+        return
+    plans = [PackedTilePlan(n, tile_m, 128, 0, warps, stages, bool(scaled)) for n, warps, stages, scaled in forms]
     sweep(
-        name, spec, "gate_up", tokens, plans,
+        f"{name} fused TILE_M={tile_m}", spec, "gate_up", tokens, plans,
         lambda m, plan: w4a16_norm_gate_up_tiles(stream, norm, m, plan=plan),
     )  # fmt: skip
-    x, hidden = half(tokens, spec.hidden), spec.hidden
-    plans = [
-        PackedTilePlan(n, tile_m, 128, hidden // splits, warps, stages)
-        for n, warps, stages in ((64, 2, 3), (64, 2, 5), (64, 4, 4), (128, 2, 3), (64, 1, 4))
-        for splits in (1, 2)
-    ]
-    sweep(f"{name} plain", spec, "gate_up", tokens, plans, lambda m, plan: w4a16_tiles(x, m, plan=plan))
 
 
 def make_packed_decoder(spec):

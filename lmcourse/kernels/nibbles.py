@@ -14,7 +14,7 @@ Lesson: 4 (the kernel, line by line)
 from __future__ import annotations
 
 from lmcourse.kernels.add_norm import sum_row
-from lmcourse.kernels.lang import is_interpreting, jit, load_row, tl
+from lmcourse.kernels.lang import is_interpreting, jit, load_row, store_row, tl
 
 __all__ = [
     "dot_words",
@@ -72,7 +72,7 @@ add.f32 $0, left, right;
 """)
 
 # $0 … $7 the eight q − zero as float16: $8 the word, $9 1024 + zero, $10 −(64 + zero), each twice
-_UNPACK = tl.constexpr("""
+_TAKE_OUT = """
 {
 .reg .b32 a, b, c, d, high, sixteenth;
 mov.b32 sixteenth, 0x2c002c00;
@@ -85,12 +85,22 @@ sub.f16x2 a, a, $9;
 fma.rn.f16x2 b, b, sixteenth, $10;
 sub.f16x2 c, c, $9;
 fma.rn.f16x2 d, d, sixteenth, $10;
+"""
+_GIVE_OUT = """
 mov.b32 {$0, $1}, a;
 mov.b32 {$2, $3}, b;
 mov.b32 {$4, $5}, c;
 mov.b32 {$6, $7}, d;
 }
-""")
+"""
+_UNPACK = tl.constexpr(_TAKE_OUT + _GIVE_OUT)
+# the same, times the scale, the lower half of $11
+_UNPACK_SCALED = tl.constexpr(
+    _TAKE_OUT
+    + "prmt.b32 high, $11, $11, 0x1010;\n"
+    + "".join(f"mul.f16x2 {pair}, {pair}, high;\n" for pair in "abcd")
+    + _GIVE_OUT
+)
 
 
 @jit
@@ -139,27 +149,51 @@ def dot_words(b_words, x0, x1, x2, x3, b_zero, b_edge, ASM: tl.constexpr):
 
 
 @jit
-def _whole(b_word, b_zero, SHIFT: tl.constexpr):
-    return _nibble(b_word, b_zero, SHIFT).to(tl.float16)
-
-
-@jit
-def unpack_tile(b_words, b_zero, b_edge, TILE_N: tl.constexpr, TILE_K: tl.constexpr, ASM: tl.constexpr):
-    """Words and their groups' parts [TILE_N, TILE_K / 8] → q − zero, float16 [TILE_N, TILE_K]."""
-    if ASM:
-        h0, h1, h2, h3, h4, h5, h6, h7 = tl.inline_asm_elementwise(
+def _unpack_words(b_words, b_group, SCALED: tl.constexpr, ASM: tl.constexpr):
+    """The eight numbers of each word, as float16."""
+    b_zero, b_edge = split_group(b_group, ASM)
+    if ASM and SCALED:
+        eight = tl.inline_asm_elementwise(
+            _UNPACK_SCALED, "=h,=h,=h,=h,=h,=h,=h,=h,r,r,r,r", [b_words, b_zero, b_edge, b_group],
+            dtype=(tl.float16,) * 8, is_pure=True, pack=1,
+        )  # fmt: skip
+    elif ASM:
+        eight = tl.inline_asm_elementwise(
             _UNPACK, "=h,=h,=h,=h,=h,=h,=h,=h,r,r,r", [b_words, b_zero, b_edge],
             dtype=(tl.float16,) * 8, is_pure=True, pack=1,
         )  # fmt: skip
     else:
-        h0, h1 = _whole(b_words, b_zero, 0), _whole(b_words, b_zero, 16)
-        h2, h3 = _whole(b_words, b_zero, 4), _whole(b_words, b_zero, 20)
-        h4, h5 = _whole(b_words, b_zero, 8), _whole(b_words, b_zero, 24)
-        h6, h7 = _whole(b_words, b_zero, 12), _whole(b_words, b_zero, 28)
-    # the axis that is joined last changes fastest: 4s first, then 2s, then 1s
-    even = tl.join(tl.join(h0, h4), tl.join(h2, h6))
-    odd = tl.join(tl.join(h1, h5), tl.join(h3, h7))
-    return tl.reshape(tl.join(even, odd), (TILE_N, TILE_K))
+        factor = half_of(b_group).to(tl.float32) if SCALED else 1.0
+        eight = ()
+        for number in tl.static_range(8):
+            shift: tl.constexpr = number % 2 * 16 + number // 2 * 4
+            eight = eight + ((_nibble(b_words, b_zero, shift) * factor).to(tl.float16),)
+    return eight
+
+
+@jit
+def unpack_tile(
+    b_words,
+    b_group,
+    TILE_N: tl.constexpr,
+    TILE_K: tl.constexpr,
+    UNIT: tl.constexpr,
+    SCALED: tl.constexpr,
+    ASM: tl.constexpr,
+):
+    """Words and their groups' [TILE_N, TILE_K / 8 or 1] → q − zero, float16 [TILE_N, TILE_K]; SCALED: times scale.
+
+    The last two lines only say where the numbers belong: in a tensor core's operand they lie there already.
+    """
+    h0, h1, h2, h3, h4, h5, h6, h7 = _unpack_words(b_words, b_group, SCALED, ASM)
+    # the axis that is joined last changes fastest: pairs 2 apart first, then neighbours, then halves of a pair
+    left = tl.join(tl.join(h0, h4), tl.join(h2, h6))
+    right = tl.join(tl.join(h1, h5), tl.join(h3, h7))
+    b_eights = tl.join(left, right)
+    if UNIT > 8:
+        shape: tl.constexpr = (TILE_N, TILE_K // UNIT, 4, UNIT // 32, 4, 2)  # row, unit, thread, word, pair, half
+        b_eights = tl.permute(tl.reshape(b_eights, shape), (0, 1, 3, 4, 2, 5))
+    return tl.reshape(b_eights, (TILE_N, TILE_K))
 
 
 @jit
@@ -193,16 +227,36 @@ def _split_pairs(b_pairs, TILE_G: tl.constexpr, GROUP_WORDS: tl.constexpr):
 
 
 @jit
-def load_pairs(x_ptr, NUM_WORDS: tl.constexpr, TILE_G: tl.constexpr, GROUP_WORDS: tl.constexpr, ASM: tl.constexpr):
-    """The pairs / 16 for dot_words of one token's x, float16 that is read as int32; 16 bytes a word, in one load."""
+def _by_word(b_pairs, TILE_G: tl.constexpr, GROUP_WORDS: tl.constexpr, UNIT: tl.constexpr):
+    """All pairs in their order, int32 → the first, … the fourth of each word, [TILE_G, GROUP_WORDS]."""
     words: tl.constexpr = TILE_G * GROUP_WORDS
-    word = tl.arange(0, words)[:, None]
-    pointers = x_ptr + word * 4 + tl.arange(0, 4)[None, :]
-    if words == NUM_WORDS:  # noqa: SIM108 (decided when the kernel is compiled)
-        b_pairs = tl.load(pointers)
+    if UNIT > 8:
+        shape: tl.constexpr = (words * 8 // UNIT, UNIT // 32, 4, 4)  # unit, word, pair, thread
+        b_pairs = tl.permute(tl.reshape(b_pairs, shape), (0, 3, 1, 2))
+    even, odd = tl.split(tl.reshape(b_pairs, (words, 2, 2)))
+    x0, x2 = tl.split(even)
+    x1, x3 = tl.split(odd)
+    each: tl.constexpr = (TILE_G, GROUP_WORDS)
+    return tl.reshape(x0, each), tl.reshape(x1, each), tl.reshape(x2, each), tl.reshape(x3, each)
+
+
+@jit
+def load_pairs(
+    x_ptr,
+    NUM_WORDS: tl.constexpr,
+    TILE_G: tl.constexpr,
+    GROUP_WORDS: tl.constexpr,
+    UNIT: tl.constexpr,
+    ASM: tl.constexpr,
+):
+    """The pairs / 16 for dot_words of one token's x, float16 that is read as int32: four of [TILE_G, GROUP_WORDS]."""
+    pairs: tl.constexpr = TILE_G * GROUP_WORDS * 4
+    at = tl.arange(0, pairs)
+    if pairs == NUM_WORDS * 4:  # noqa: SIM108 (decided when the kernel is compiled)
+        b_pairs = tl.load(x_ptr + at)
     else:
-        b_pairs = tl.load(pointers, mask=word < NUM_WORDS, other=0)
-    return _split_pairs(scale_pair(b_pairs, ASM), TILE_G, GROUP_WORDS)
+        b_pairs = tl.load(x_ptr + at, mask=at < NUM_WORDS * 4, other=0)
+    return _by_word(scale_pair(b_pairs, ASM), TILE_G, GROUP_WORDS, UNIT)
 
 
 @jit
@@ -210,24 +264,25 @@ def normed_pairs(
     residual_ptr,
     parts_ptr,
     norm_ptr,
-    token,
-    num_tokens,
+    sum_ptr,
+    stores,
     eps,
     NUM_PARTS: tl.constexpr,
     WIDTH: tl.constexpr,
     TILE_G: tl.constexpr,
     GROUP_WORDS: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
-    """One token of the stream: (where, its sum, and the normed pairs / 16 for dot_words, int32 [TILE_G, GROUP_WORDS]).
+    """The only token of the stream, normed: pairs / 16 for dot_words, four of [TILE_G, GROUP_WORDS].
 
-    where and sum are [words, 8]: the eight features of a word lie in one thread, so that pairs cost no traffic.
+    Whoever `stores` leaves the stream's sum. Eight features lie in a thread, so that pairs cost no traffic.
     """
-    words: tl.constexpr = TILE_G * GROUP_WORDS
-    at = tl.arange(0, words)[:, None] * 8 + tl.arange(0, 8)[None, :]
-    b_norm = load_row(norm_ptr, at, WIDTH, words * 8).to(tl.float32)
-    b_sum = sum_row(residual_ptr, parts_ptr, token, at, num_tokens, NUM_PARTS, WIDTH, words * 8)
-    mean = tl.sum(tl.sum(b_sum * b_sum, axis=1), axis=0) / WIDTH
-    b_x = (b_sum * tl.math.rsqrt(mean + eps) * b_norm).to(tl.float16) * 0.0625
-    low, high = tl.split(tl.reshape(b_x.to(tl.float16), (words, 4, 2)))
-    x0, x1, x2, x3 = _split_pairs(join_pair(low, high), TILE_G, GROUP_WORDS)
-    return at, b_sum, x0, x1, x2, x3
+    features: tl.constexpr = TILE_G * GROUP_WORDS * 8
+    at = tl.arange(0, features)
+    b_norm = load_row(norm_ptr, at, WIDTH, features).to(tl.float32)
+    b_sum = sum_row(residual_ptr, parts_ptr, 0, at, 1, NUM_PARTS, WIDTH, features)
+    b_x = (b_sum * tl.math.rsqrt(tl.sum(b_sum * b_sum, axis=0) / WIDTH + eps) * b_norm).to(tl.float16) * 0.0625
+    if stores:
+        store_row(sum_ptr, at, b_sum, WIDTH, features)
+    low, high = tl.split(tl.reshape(b_x.to(tl.float16), (features // 2, 2)))
+    return _by_word(join_pair(low, high), TILE_G, GROUP_WORDS, UNIT)

@@ -54,11 +54,8 @@ from lmcourse.kernels.project import (
 )
 from lmcourse.kernels.swiglu import gate, swiglu
 from lmcourse.kernels.w4a16 import MOST_PACKED_ROW_TOKENS
-from lmcourse.kernels.w4a16_norm_gate_up import (
-    MOST_GATE_UP_TILE_TOKENS,
-    w4a16_norm_gate_up_rows,
-    w4a16_norm_gate_up_tiles,
-)
+from lmcourse.kernels.w4a16_norm_gate_up import w4a16_norm_gate_up_rows, w4a16_norm_gate_up_tiles
+from lmcourse.kernels.w4a16_tiles import MOST_PACKED_TILE_TOKENS
 
 __all__ = [
     "Activation",
@@ -231,7 +228,7 @@ _NORM_GATE_UP: dict[type, Operation[..., tuple[Tensor, Tensor]]] = {
         reference=norm_gate_up_reference,
         triton=(
             UpTo(MOST_PACKED_ROW_TOKENS, w4a16_norm_gate_up_rows, dtypes=(torch.float16,)),
-            UpTo(MOST_GATE_UP_TILE_TOKENS, w4a16_norm_gate_up_tiles, dtypes=(torch.float16,)),
+            UpTo(MOST_PACKED_TILE_TOKENS, w4a16_norm_gate_up_tiles, dtypes=(torch.float16,)),
         ),
     ),
 }

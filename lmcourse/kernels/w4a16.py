@@ -4,8 +4,8 @@ Traffic, InternLM2-1.8B's down matrix [2048, 8192]: 8.9 MB of words and groups w
 2.1 µs instead of 8. The price is arithmetic: a weight must cost at most about 4 instructions (an H200 issues that many
 while it reads 0.53 bytes), and an unpacking that looks harmless costs 14. nibbles.py does it in about 2.
 
-    rows, 1 token (off)      each program: a few rows, all of k in one shot, on the CUDA cores       this file
-    tiles, up to 128         weights unpacked into the tensor cores' left operand                    w4a16_tiles.py
+    rows, 1 token            each program: a few rows, all of k in one shot, on the CUDA cores       this file
+    tiles, up to 256         weights unpacked into the tensor cores' left operand                    w4a16_tiles.py
     unpacked, above          all weights unpacked once, then torch's library                         w4a16_tiles.py
 
     words of one row   ┌ group 0: 16 words ┬ group 1 ┬ … ┐     a thread holds 4 words, 32 weights, of one group,
@@ -30,7 +30,7 @@ from lmcourse.kernels.dispatch import Operation, UpTo
 from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, triton, wait_for_inputs
 from lmcourse.kernels.nibbles import dot_words, half_of, load_pairs, split_group, uses_asm
 from lmcourse.kernels.operands import PackedMatrix
-from lmcourse.kernels.packed import unpack_matrix
+from lmcourse.kernels.packed import choose_unit, unpack_matrix
 from lmcourse.kernels.w4a16_tiles import MOST_PACKED_TILE_TOKENS, w4a16_tiles, w4a16_unpacked
 
 __all__ = [
@@ -97,6 +97,7 @@ def _w4a16_rows_kernel(
     NUM_ROWS: tl.constexpr,
     NUM_GROUPS: tl.constexpr,
     GROUP_WORDS: tl.constexpr,
+    UNIT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     TILE_G: tl.constexpr,
     ROWS: tl.constexpr,
@@ -114,7 +115,7 @@ def _w4a16_rows_kernel(
     tl.static_assert(b_words.shape == (ROWS, TILE_G, GROUP_WORDS))
     let_next_start(PDL)
     wait_for_inputs(PDL)
-    x0, x1, x2, x3 = load_pairs(x_ptr, NUM_GROUPS * GROUP_WORDS, TILE_G, GROUP_WORDS, ASM)
+    x0, x1, x2, x3 = load_pairs(x_ptr, NUM_GROUPS * GROUP_WORDS, TILE_G, GROUP_WORDS, UNIT, ASM)
     for _ in range(CHUNKS):
         # load: the next rows, while these are multiplied
         n_words, n_groups = load_rows_of_words(
@@ -156,7 +157,8 @@ def w4a16_rows(
     out = torch.empty((1, 1, num_rows), dtype=dtype or x.dtype, device=x.device)
     _w4a16_rows_kernel[(triton.cdiv(num_rows, plan.rows * plan.chunks),)](
         x.contiguous().view(torch.int32), matrix.words, matrix.groups, matrix.bias, out,
-        NUM_ROWS=num_rows, NUM_GROUPS=groups, GROUP_WORDS=matrix.group_size // 8, HAS_BIAS=matrix.bias is not None,
+        NUM_ROWS=num_rows, NUM_GROUPS=groups, GROUP_WORDS=matrix.group_size // 8,
+        UNIT=choose_unit(matrix.group_size), HAS_BIAS=matrix.bias is not None,
         TILE_G=next_power(groups), ROWS=plan.rows, CHUNKS=plan.chunks, ASM=uses_asm(),
         num_warps=plan.warps, **launch_options(x.device),
     )  # fmt: skip

@@ -15,9 +15,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, store_row, tl, wait_for_inputs
+from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, wait_for_inputs
 from lmcourse.kernels.nibbles import normed_pairs, uses_asm
 from lmcourse.kernels.operands import Norm, PackedMatrix, Rotation, Stream
+from lmcourse.kernels.packed import choose_unit
 from lmcourse.kernels.ragged import LayerKV
 from lmcourse.kernels.rotate_write import check_pool, count_heads, store_pairs
 from lmcourse.kernels.w4a16 import RowPlan, dot_rows_of_words, load_rows_of_words
@@ -44,6 +45,7 @@ def _w4a16_norm_qkv_kernel(
     NUM_PARTS: tl.constexpr,
     NUM_GROUPS: tl.constexpr,
     GROUP_WORDS: tl.constexpr,
+    UNIT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     NUM_HEADS: tl.constexpr,
     NUM_KV_HEADS: tl.constexpr,
@@ -57,7 +59,6 @@ def _w4a16_norm_qkv_kernel(
     # which tile am I: PAIRS pairs of one head's features
     half: tl.constexpr = HEAD_DIM // 2
     width: tl.constexpr = NUM_GROUPS * GROUP_WORDS * 8
-    words: tl.constexpr = TILE_G * GROUP_WORDS
     head = tl.program_id(0) // (half // PAIRS)
     pairs = tl.program_id(0) % (half // PAIRS) * PAIRS + tl.arange(0, PAIRS)
     rows = head * HEAD_DIM + pairs
@@ -73,9 +74,10 @@ def _w4a16_norm_qkv_kernel(
     let_next_start(PDL)
     wait_for_inputs(PDL)
     # compute
-    at, b_sum, x0, x1, x2, x3 = normed_pairs(
-        residual_ptr, parts_ptr, norm_ptr, 0, 1, eps, NUM_PARTS, width, TILE_G, GROUP_WORDS
-    )
+    x0, x1, x2, x3 = normed_pairs(
+        residual_ptr, parts_ptr, norm_ptr, sum_ptr, tl.program_id(0) == 0, eps, NUM_PARTS, width, TILE_G, GROUP_WORDS,
+        UNIT,
+    )  # fmt: skip
     first = dot_rows_of_words(b_first, g_first, x0, x1, x2, x3, ASM)
     second = dot_rows_of_words(b_second, g_second, x0, x1, x2, x3, ASM)
     if HAS_BIAS:
@@ -86,8 +88,6 @@ def _w4a16_norm_qkv_kernel(
         first, second, head, pairs, m_rows, 0, cos_ptr, sin_ptr, slots_ptr, q_ptr, keys_ptr, values_ptr,
         NUM_HEADS, NUM_KV_HEADS, HEAD_DIM, TOKENS_PER_BLOCK,
     )  # fmt: skip
-    if tl.program_id(0) == 0:
-        store_row(sum_ptr, at, b_sum, width, words * 8)
 
 
 def w4a16_norm_qkv_rows(
@@ -112,7 +112,8 @@ def w4a16_norm_qkv_rows(
     _w4a16_norm_qkv_kernel[((num_heads + 2 * num_kv_heads) * half // pairs,)](
         residual, parts, norm.weight, qkv.words, qkv.groups, qkv.bias, rotation.cos, rotation.sin, slots,
         total, q, kv.keys, kv.values, norm.eps,
-        NUM_PARTS=parts.shape[0], NUM_GROUPS=groups, GROUP_WORDS=qkv.group_size // 8, HAS_BIAS=qkv.bias is not None,
+        NUM_PARTS=parts.shape[0], NUM_GROUPS=groups, GROUP_WORDS=qkv.group_size // 8,
+        UNIT=choose_unit(qkv.group_size), HAS_BIAS=qkv.bias is not None,
         NUM_HEADS=num_heads, NUM_KV_HEADS=num_kv_heads, HEAD_DIM=head_dim, TOKENS_PER_BLOCK=tokens_per_block,
         TILE_G=next_power(groups), PAIRS=pairs, ASM=uses_asm(), num_warps=plan.warps,
         **launch_options(residual.device),

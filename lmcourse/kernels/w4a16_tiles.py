@@ -28,27 +28,28 @@ from lmcourse.kernels.lang import (
     let_next_start,
     load_tile,
     next_power,
+    shared_kib,
     tl,
     triton,
     wait_for_inputs,
 )
-from lmcourse.kernels.nibbles import half_of, split_group, unpack_tile, uses_asm
+from lmcourse.kernels.nibbles import half_of, unpack_tile, uses_asm
 from lmcourse.kernels.operands import PackedMatrix
+from lmcourse.kernels.packed import choose_unit
 
 __all__ = [
     "MOST_PACKED_TILE_TOKENS",
     "PackedTilePlan",
-    "add_product",
     "dot_words_tile",
-    "fit_tile_k",
     "load_weights",
     "plan_packed_tiles",
+    "tile_options",
     "unpack_triton",
     "w4a16_tiles",
     "w4a16_unpacked",
 ]
 
-MOST_PACKED_TILE_TOKENS = 128
+MOST_PACKED_TILE_TOKENS = 256
 _PROGRAMS = 132
 
 
@@ -61,45 +62,29 @@ def load_weights(
     start,
     WIDTH: tl.constexpr,
     GROUP: tl.constexpr,
+    UNIT: tl.constexpr,
     TILE_N: tl.constexpr,
     TILE_K: tl.constexpr,
     MASKED: tl.constexpr,
+    SCALED: tl.constexpr,
     ASM: tl.constexpr,
 ):
-    """weight[rows, start : start + TILE_K] as float16, and scales [TILE_N, …].
-
-    Where the tile lies in one group the weight is still to be multiplied by the scale of its row. Zero beyond the
-    width, in which groups come out even.
+    """weight[rows, start : start + TILE_K] as float16, and scales [TILE_N, …] with which, if not SCALED, it is still
+    to be multiplied; then the tile lies in one group. Zero beyond the width, in which groups come out even. Offsets
+    are 32 bits: there are no 2³¹ words.
     """
-    row = rows.to(tl.int64)
     word = start // 8 + tl.arange(0, TILE_K // 8)
     uneven: tl.constexpr = WIDTH % TILE_K != 0
     m_word = word < WIDTH // 8
-    words = words_ptr + row[:, None] * (WIDTH // 8) + word[None, :]
+    words = words_ptr + (rows[:, None] * (WIDTH // 8) + word[None, :])
     b_words = load_tile(words, m_rows, m_word, MASKED, uneven)
-    if GROUP >= TILE_K:
-        groups = groups_ptr + row * (WIDTH // GROUP) + start // GROUP
+    if GROUP % TILE_K == 0:
+        groups = groups_ptr + (rows * (WIDTH // GROUP) + start // GROUP)
         b_groups = (tl.load(groups, mask=m_rows, other=0) if MASKED else tl.load(groups))[:, None]
     else:
-        groups = groups_ptr + row[:, None] * (WIDTH // GROUP) + (word // (GROUP // 8))[None, :]
+        groups = groups_ptr + (rows[:, None] * (WIDTH // GROUP) + (word * 8 // UNIT * UNIT // GROUP)[None, :])
         b_groups = load_tile(groups, m_rows, m_word, MASKED, uneven)
-    b_zero, b_edge = split_group(b_groups, ASM)
-    b_scale = half_of(b_groups)
-    b_weight = unpack_tile(b_words, b_zero, b_edge, TILE_N, TILE_K, ASM)
-    if GROUP < TILE_K:  # several groups: each weight gets its own scale
-        eights = tl.broadcast_to(b_scale[:, :, None], (TILE_N, TILE_K // 8, 8))
-        b_weight *= tl.reshape(eights, (TILE_N, TILE_K))
-    return b_weight, b_scale
-
-
-@jit
-def add_product(b_sum, b_weight, b_scale, b_x, GROUP: tl.constexpr, TILE_K: tl.constexpr):
-    """b_sum + (weight · scale) · x; where a tile has one scale a row, it costs less behind the product."""
-    if GROUP < TILE_K:
-        b_sum = tl.dot(b_weight, b_x, b_sum)
-    else:
-        b_sum += tl.dot(b_weight, b_x) * b_scale.to(tl.float32)
-    return b_sum
+    return unpack_tile(b_words, b_groups, TILE_N, TILE_K, UNIT, SCALED, ASM), half_of(b_groups)
 
 
 @jit
@@ -115,10 +100,12 @@ def dot_words_tile(
     last,
     WIDTH: tl.constexpr,
     GROUP: tl.constexpr,
+    UNIT: tl.constexpr,
     TILE_N: tl.constexpr,
     TILE_M: tl.constexpr,
     TILE_K: tl.constexpr,
     MASKED: tl.constexpr,
+    SCALED: tl.constexpr,
     ASM: tl.constexpr,
 ):
     """Σ_k weight[rows, k] · x[tokens, k] for first ≤ k < last, as float32 [TILE_N, TILE_M]."""
@@ -127,12 +114,15 @@ def dot_words_tile(
     b_sum = tl.zeros((TILE_N, TILE_M), dtype=tl.float32)
     for start in range(first, last, TILE_K):
         b_weight, b_scale = load_weights(
-            words_ptr, groups_ptr, rows, m_rows, start, WIDTH, GROUP, TILE_N, TILE_K, MASKED, ASM
+            words_ptr, groups_ptr, rows, m_rows, start, WIDTH, GROUP, UNIT, TILE_N, TILE_K, MASKED, SCALED, ASM
         )
         at = start + k
-        x = x_ptr + tokens.to(tl.int64)[None, :] * WIDTH + at[:, None]
+        x = x_ptr + (tokens[None, :] * WIDTH + at[:, None])
         b_x = load_tile(x, at < WIDTH, tokens < num_tokens, uneven, MASK_SECOND=True)
-        b_sum = add_product(b_sum, b_weight, b_scale, b_x, GROUP, TILE_K)
+        if SCALED:
+            b_sum = tl.dot(b_weight, b_x, b_sum)
+        else:  # one scale a row costs less behind the product
+            b_sum += tl.dot(b_weight, b_x) * b_scale.to(tl.float32)
     return b_sum
 
 
@@ -147,11 +137,13 @@ def _w4a16_tiles_kernel(
     WIDTH: tl.constexpr,
     NUM_ROWS: tl.constexpr,
     GROUP: tl.constexpr,
+    UNIT: tl.constexpr,
     SHARE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     TILE_N: tl.constexpr,
     TILE_M: tl.constexpr,
     TILE_K: tl.constexpr,
+    SCALED: tl.constexpr,
     ASM: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -171,7 +163,7 @@ def _w4a16_tiles_kernel(
     ragged: tl.constexpr = NUM_ROWS % TILE_N != 0
     b_sum = dot_words_tile(
         x_ptr, words_ptr, groups_ptr, rows, m_rows, tokens, num_tokens, first, last,
-        WIDTH, GROUP, TILE_N, TILE_M, TILE_K, ragged, ASM,
+        WIDTH, GROUP, UNIT, TILE_N, TILE_M, TILE_K, ragged, SCALED, ASM,
     )  # fmt: skip
     tl.static_assert(b_sum.shape == (TILE_N, TILE_M))
     # store: this split's part
@@ -189,21 +181,37 @@ class PackedTilePlan(NamedTuple):
     share: int  # k's of one split
     warps: int
     stages: int
+    scales_weights: bool = False  # before the product, not behind it
 
 
-def plan_packed_tiles(num_rows: int, width: int, num_tokens: int, group_size: int) -> PackedTilePlan:
-    """Few tokens: small programs, several on each multiprocessor; more: one large program on each."""
-    tile_m, tile_k = max(8, min(128, next_power(num_tokens))), 128
-    tile_n, warps, stages, wanted = (64, 4, 4, 4 * _PROGRAMS) if tile_m <= 16 else (128, 8, 3, _PROGRAMS)
+def plan_packed_tiles(num_rows: int, width: int, num_tokens: int, room_kib: int = 227) -> PackedTilePlan:
+    """Enough programs to fill the machine; few tokens: twice, since parts cost little. room_kib is of a program."""
+    tile_m, tile_k = max(16, min(128 if room_kib >= 163 else 64, next_power(num_tokens))), 128
+    if tile_m <= 16:
+        tile_n, warps, stages, wanted, least = 128, 8, 4, 2 * _PROGRAMS, 256
+    elif tile_m <= 64:
+        tile_n, warps, stages, wanted, least = 64, 4, 4 if room_kib >= 163 else 2, 2 * _PROGRAMS, 512
+    else:
+        tile_n, warps, stages, wanted, least = 128, 8, 3, _PROGRAMS, 512
     programs = triton.cdiv(num_rows, tile_n) * triton.cdiv(num_tokens, tile_m)
-    splits = max(1, min(8, round(wanted / programs), width // (2 * tile_k)))
+    splits = max(1, min(8, wanted // programs, width // least))
     share = triton.cdiv(triton.cdiv(width, splits), tile_k) * tile_k
-    return PackedTilePlan(tile_n, tile_m, fit_tile_k(tile_k, group_size), share, warps, stages)
+    return PackedTilePlan(tile_n, tile_m, tile_k, share, warps, stages, scales_weights=tile_m > 64)
 
 
-def fit_tile_k(tile_k: int, group_size: int) -> int:
-    """A tile lies in one group, or groups come out even in it."""
-    return tile_k if tile_k % group_size == 0 or group_size % tile_k == 0 else 16
+def tile_options(plan: PackedTilePlan, group_size: int) -> dict[str, int | bool]:
+    """What a launch of this plan says to the kernel and its compiler."""
+    return {
+        "GROUP": group_size,
+        "UNIT": choose_unit(group_size),
+        "TILE_N": plan.tile_n,
+        "TILE_M": plan.tile_m,
+        "TILE_K": plan.tile_k,
+        "SCALED": plan.scales_weights or group_size % plan.tile_k != 0,
+        "ASM": uses_asm(),
+        "num_warps": plan.warps,
+        "num_stages": plan.stages,
+    }
 
 
 def w4a16_tiles(
@@ -211,16 +219,15 @@ def w4a16_tiles(
 ) -> Tensor:
     """Up to MOST_PACKED_TILE_TOKENS tokens of float16; float32 parts if there are several."""
     (num_tokens, width), num_rows = x.shape, matrix.shape[0]
-    plan = plan or plan_packed_tiles(num_rows, width, num_tokens, matrix.group_size)
+    plan = plan or plan_packed_tiles(num_rows, width, num_tokens, shared_kib(x.device))
     splits = triton.cdiv(width, plan.share)
     part_dtype = dtype or x.dtype if splits == 1 else torch.float32
     out = torch.empty((splits, num_tokens, num_rows), dtype=part_dtype, device=x.device)
     grid = (triton.cdiv(num_rows, plan.tile_n), splits, triton.cdiv(num_tokens, plan.tile_m))
     _w4a16_tiles_kernel[grid](
         x, matrix.words, matrix.groups, matrix.bias, out, num_tokens,
-        WIDTH=width, NUM_ROWS=num_rows, GROUP=matrix.group_size, SHARE=plan.share, HAS_BIAS=matrix.bias is not None,
-        TILE_N=plan.tile_n, TILE_M=plan.tile_m, TILE_K=plan.tile_k, ASM=uses_asm(),
-        num_warps=plan.warps, num_stages=plan.stages, **launch_options(x.device),
+        WIDTH=width, NUM_ROWS=num_rows, SHARE=plan.share, HAS_BIAS=matrix.bias is not None,
+        **tile_options(plan, matrix.group_size), **launch_options(x.device),
     )  # fmt: skip
     return out
 
@@ -233,6 +240,7 @@ def _unpack_kernel(
     WIDTH: tl.constexpr,
     NUM_ROWS: tl.constexpr,
     GROUP: tl.constexpr,
+    UNIT: tl.constexpr,
     TILE_N: tl.constexpr,
     TILE_K: tl.constexpr,
     ASM: tl.constexpr,
@@ -244,11 +252,21 @@ def _unpack_kernel(
     m_rows = rows < NUM_ROWS
     # load, compute
     let_next_start(PDL)
-    b_weight, b_scale = load_weights(
-        words_ptr, groups_ptr, rows, m_rows, start, WIDTH, GROUP, TILE_N, TILE_K, MASKED=True, ASM=ASM
+    b_weight, _ = load_weights(
+        words_ptr,
+        groups_ptr,
+        rows,
+        m_rows,
+        start,
+        WIDTH,
+        GROUP,
+        UNIT,
+        TILE_N,
+        TILE_K,
+        MASKED=True,
+        SCALED=True,
+        ASM=ASM,
     )
-    if GROUP >= TILE_K:
-        b_weight *= b_scale
     # store: the memory may be in use by what runs before
     wait_for_inputs(PDL)
     at = start + tl.arange(0, TILE_K)
@@ -260,10 +278,11 @@ def unpack_triton(matrix: PackedMatrix) -> Tensor:
     """The weight as float16 [out_features, in_features]."""
     num_rows, width = matrix.shape
     out = torch.empty((num_rows, width), dtype=torch.float16, device=matrix.words.device)
-    tile_k = fit_tile_k(256, matrix.group_size)
+    tile_k = 256
     _unpack_kernel[(triton.cdiv(num_rows, 16), triton.cdiv(width, tile_k))](
         matrix.words, matrix.groups, out, WIDTH=width, NUM_ROWS=num_rows, GROUP=matrix.group_size,
-        TILE_N=16, TILE_K=tile_k, ASM=uses_asm(), num_warps=4, **launch_options(out.device),
+        UNIT=choose_unit(matrix.group_size), TILE_N=16, TILE_K=tile_k, ASM=uses_asm(),
+        num_warps=4, **launch_options(out.device),
     )  # fmt: skip
     return out
 

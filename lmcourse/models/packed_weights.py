@@ -56,9 +56,11 @@ def packed_sources(rules: tuple[TensorRule, ...], canonical: str, checkpoint: Te
     return StoredTensor(canonical, tuple(name for part in zip(*by_leaf, strict=True) for name in part), own.rule)
 
 
-def read_packed(stored: StoredTensor, leaf: str, shape: tuple[int, ...], spec: ModelSpec, read: Reader) -> Tensor:
+def read_packed(
+    stored: StoredTensor, weight_format: AwqFormat, shape: tuple[int, ...], spec: ModelSpec, read: Reader
+) -> Tensor:
     """A canonical words or groups, of this shape [out, …]."""
-    rule = stored.rule
+    rule, leaf = stored.rule, stored.name.rsplit(".", 1)[1]
     if rule.compute is not None:
         raise CheckpointError(
             f"{stored.sources[0]} is packed, and its family computes with it while loading",
@@ -74,7 +76,7 @@ def read_packed(stored: StoredTensor, leaf: str, shape: tuple[int, ...], spec: M
         parts.append(_READERS[leaf](names, (out_features, shape[1]), read))
     whole = parts[0] if len(parts) == 1 else torch.cat(parts)
     whole = rule.arrange(whole, spec) if rule.arrange else whole
-    return AwqFormat.pack_rows(whole) if leaf == "words" else whole.contiguous()
+    return weight_format.pack_rows(whole) if leaf == "words" else whole.contiguous()
 
 
 def _read_values(names: tuple[str, ...], shape: tuple[int, int], read: Reader) -> Tensor:

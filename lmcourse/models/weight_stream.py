@@ -107,7 +107,8 @@ class WeightStream:
 
     def _weight(self, stored: StoredTensor, shape: tuple[int, ...]) -> Tensor:
         if self._is_packed(stored.name):
-            return read_packed(stored, stored.name.rsplit(".", 1)[1], shape, self.spec, self._part)
+            weight_format = self.formats[stored.name.rsplit(".", 1)[0]]
+            return read_packed(stored, weight_format, shape, self.spec, self._part)
         rule, dtype = stored.rule, torch.float32 if self._is_wide(stored.name) else self.dtype
         rows = rule.source_rows(self.spec) if rule.source_rows else shape[:1]
         parts = [self._part(source, (n, *shape[1:]), dtype) for source, n in zip(stored.sources, rows, strict=True)]

@@ -102,7 +102,6 @@ class AwqFormat:
         """Stored qzeros and scales → group words int32 [out, groups]."""
         return join_groups(scales.t().contiguous(), unpack_columns(qzeros).t().contiguous())
 
-    @staticmethod
-    def pack_rows(values: Tensor) -> Tensor:
+    def pack_rows(self, values: Tensor) -> Tensor:
         """uint8 values [out, in] → words."""
-        return pack_words(values)
+        return pack_words(values, self.group_size)

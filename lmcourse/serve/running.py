@@ -35,7 +35,8 @@ _AFTER_GRACE_SECONDS = 5  # for what was returned to be sent
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket, or MachineError that says who is in the way."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # named so that asyncio sends what is written at once: small events would wait 40 ms for acknowledgements
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -24,7 +24,7 @@ def show(rows: int = 16, columns: int = 256, group_size: int = 128) -> None:
     q = torch.randint(0, 16, (rows, columns), generator=generator, dtype=torch.uint8)
     scales = torch.rand(rows, columns // group_size, generator=generator) * 0.02
     zeros = torch.randint(0, 16, (rows, columns // group_size), generator=generator)
-    matrix = PackedMatrix(pack_words(q), join_groups(scales, zeros))
+    matrix = PackedMatrix(pack_words(q, group_size), join_groups(scales, zeros))
     x = torch.randn(1, columns, generator=generator).half()
     got = w4a16_rows(x, matrix)[0].double()
     want = x.double() @ unpack_matrix(matrix, torch.float64).t()

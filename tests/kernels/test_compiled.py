@@ -6,6 +6,8 @@ of the row forms; and on sm_90 that weights are asked for before the wait of a d
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -14,8 +16,10 @@ from compiled import SHARED_BYTES, build, record
 
 from lmcourse.kernels import INT4, INT8, LayerKV, Matrix, Norm, PackedKV, RaggedBatch, Rotation, Stream
 from lmcourse.kernels.add_norm import add_norm_triton
+from lmcourse.kernels.advance import Field
 from lmcourse.kernels.angles import angles_triton
 from lmcourse.kernels.attention import ragged_attention_triton
+from lmcourse.kernels.draw import draw_triton
 from lmcourse.kernels.kv_write import write_kv_triton
 from lmcourse.kernels.moe_experts import experts_rows
 from lmcourse.kernels.moe_route import Routing, route_triton
@@ -176,6 +180,19 @@ def test_streaming_kernels_load_wide(name):
     for _, built in compile_all(*REST[name], 90):
         assert "STL" not in built.counts
         assert built.has("LDG.E.128", "LDG.E.64") or built.counts["LDG.E"] < 8
+
+
+def test_draw_has_no_spills_and_loads_wide():
+    """Of its 22 launches, the last of each kernel and filter."""
+    logits, rows = meta(8, VOCAB, dtype=torch.float32), meta(8, Field.TABLE + 16, dtype=torch.int32)
+    launches = record(partial(draw_triton, top_k=True, top_p=True), logits, rows, meta(8, dtype=torch.int64))
+    assert len(launches) == 22
+    last = {(launch.kernel.__name__, launch.arguments.get("BY_MASS")): launch for launch in launches}
+    for (name, _), launch in last.items():
+        built = build(launch, 90)
+        print(f"{name}: {built.registers} registers, {built.shared_bytes} B shared")
+        assert built.spill_bytes == 0
+        assert built.has("LDG.E.128", "LDG.E.64") or "logits_ptr" not in launch.arguments
 
 
 def test_angles_stack_is_that_of_large_arguments_only():

@@ -54,7 +54,8 @@ def row_forms(name):
 
 
 def compile_one(wrapper, arguments, capability):
-    launch = record(wrapper, *arguments, capability=divmod(capability, 10))[-1]
+    launches = record(wrapper, *arguments, capability=divmod(capability, 10))
+    launch = next(each for each in reversed(launches) if "w4a16" in each.kernel.__name__ or len(launches) == 1)
     built = build(launch, capability)
     print(f"{launch.kernel.__name__} sm_{capability}: {built.registers} registers, {built.shared_bytes} B shared")
     assert built.spill_bytes == 0
@@ -137,6 +138,10 @@ TILES = {
     "down of 8": (w4a16_tiles, lambda: (meta(8, 8192), matrix(2048, 8192))),
     "qkv of 64": (w4a16_tiles, lambda: (meta(64, 2048), matrix(4096, 2048))),
     "down of 256": (w4a16_tiles, lambda: (meta(256, 8192), matrix(2048, 8192))),
+    "gate_up of 256": (
+        w4a16_norm_gate_up_tiles,
+        lambda: (Stream(meta(256, 2048), meta(1, 256, 2048)), Norm(meta(2048), 1e-5), matrix(16384, 2048)),
+    ),
     "groups of 32": (w4a16_tiles, lambda: (meta(8, 2048), matrix(2048, 2048, 32))),
     "gate_up of 8": (
         w4a16_norm_gate_up_tiles,
@@ -150,13 +155,22 @@ TILES = {
 
 
 @pytest.mark.parametrize(
-    ("name", "capability"), [(name, 90) for name in TILES] + [("gate_up of 64", 80), ("down of 8", 89)]
+    ("name", "capability"),
+    [(name, 90) for name in TILES] + [("gate_up of 256", 80), ("gate_up of 64", 89), ("down of 256", 89)],
 )
 def test_tiles_use_tensor_cores(name, capability):
     wrapper, arguments = TILES[name]
     launch, built = compile_one(wrapper, arguments(), capability)
     warpgroups = capability == 90 and launch.arguments["TILE_M"] >= 16
     assert built.has("HGMMA" if warpgroups else "HMMA")
+
+
+@pytest.mark.parametrize("name", ["down of 8", "qkv of 64", "gate_up of 256"])
+def test_unpacked_weights_are_the_operand(name):
+    """No trip through shared memory: what each thread unpacks is what the tensor cores want of it."""
+    wrapper, arguments = TILES[name]
+    _, built = compile_one(wrapper, arguments(), 90)
+    assert not built.has("LDSM")
 
 
 @pytest.mark.parametrize("capability", [80, 90])
@@ -168,7 +182,7 @@ def test_unpacking_stores_wide(capability):
 def random_matrix(rows, width, group):
     q = torch.randint(0, 16, (rows, width), dtype=torch.uint8)
     groups = join_groups(torch.rand(rows, width // group) * 0.02, torch.randint(0, 16, (rows, width // group)))
-    return PackedMatrix(pack_words(q), groups, torch.randn(rows).float())
+    return PackedMatrix(pack_words(q, group), groups, torch.randn(rows).float())
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 3, 70])

@@ -44,7 +44,7 @@ from lmcourse.kernels.packed import join_groups, pack_words, unpack_matrix
 from lmcourse.kernels.project import TilePlan, project_rows, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_reference, rotate_write_triton
 from lmcourse.kernels.sampling import argmax_reference, argmax_triton
-from lmcourse.kernels.swiglu import swiglu_triton
+from lmcourse.kernels.swiglu import swiglu_of_parts, swiglu_triton
 from lmcourse.kernels.w4a16 import RowPlan, w4a16_rows
 from lmcourse.kernels.w4a16_norm_gate_up import w4a16_norm_gate_up_rows, w4a16_norm_gate_up_tiles
 from lmcourse.kernels.w4a16_norm_qkv import w4a16_norm_qkv_rows
@@ -169,7 +169,7 @@ def case_add_norm():
 def packed_matrix(rows, width, group):
     q = torch.randint(0, 16, (rows, width), dtype=torch.uint8)
     scales, zeros = torch.rand(rows, width // group) * 0.02, torch.randint(0, 16, (rows, width // group))
-    return PackedMatrix(pack_words(q), join_groups(scales, zeros), torch.randn(rows).half())
+    return PackedMatrix(pack_words(q, group), join_groups(scales, zeros), torch.randn(rows).half())
 
 
 def packed_product(x, matrix):
@@ -177,7 +177,14 @@ def packed_product(x, matrix):
 
 
 def case_packed_project():
-    for tokens, rows, width, group in ((1, 21, 96, 32), (1, 8, 384, 128), (2, 40, 96, 16), (17, 72, 256, 128)):
+    for tokens, rows, width, group in (
+        (1, 21, 96, 32),
+        (1, 8, 384, 128),
+        (2, 40, 96, 16),
+        (3, 24, 96, 24),
+        (20, 24, 192, 96),
+        (17, 72, 256, 128),
+    ):
         x, matrix = torch.randn(tokens, width).half(), packed_matrix(rows, width, group)
         want = packed_product(x, matrix)
         if tokens == 1:
@@ -213,7 +220,8 @@ def case_packed_layer():
             near(got.nan_to_num(), want.nan_to_num(), torch.float16, 5)
         gate, up = packed_product(normed, gate_up).chunk(2, dim=1)
         rows = partial(w4a16_norm_gate_up_rows, plan=RowPlan(4, 2, 3))
-        for form in (w4a16_norm_gate_up_rows, rows, w4a16_norm_gate_up_tiles):
+        tiles = [partial(w4a16_norm_gate_up_tiles, plan=PackedTilePlan(32, 16, 128, 0, 4, 2, flag)) for flag in (0, 1)]
+        for form in (w4a16_norm_gate_up_rows, rows, w4a16_norm_gate_up_tiles, *tiles):
             out, residual = form(stream, norm, gate_up)
             near(out, gate * torch.sigmoid(gate) * up, torch.float16, 8)
             near(residual, total, torch.float16)
@@ -255,6 +263,8 @@ def case_swiglu():
         gate_up = 5 * torch.randn(tokens, 2 * intermediate).to(dtype)
         gate, up = gate_up.double().chunk(2, dim=1)
         near(swiglu_triton(gate_up), gate * torch.sigmoid(gate) * up, dtype, 10)
+        parts = torch.stack((gate_up.float() * 0.75, gate_up.float() * 0.25))
+        near(swiglu_of_parts(parts, dtype), gate * torch.sigmoid(gate) * up, dtype, 10)
 
 
 def case_argmax():

@@ -53,14 +53,22 @@ def test_pack_columns_refuses(values, message):
         pack_columns(values)
 
 
-@pytest.mark.parametrize("shape", [(1, 8), (3, 40), (64, 128)])
-def test_pack_words_round_trip_and_places(shape):
-    values = torch.randint(0, 16, shape, dtype=torch.uint8)
-    words = pack_words(values)
-    assert torch.equal(unpack_words(words), values)
-    for k in range(8):  # neighbours lie 16 bits apart
-        shift = 4 * (k // 2) + 16 * (k % 2)
-        assert torch.equal((words >> shift & 15).to(torch.uint8), values[:, k::8])
+@pytest.mark.parametrize(("group_size", "unit"), [(8, 8), (24, 8), (32, 32), (64, 64), (96, 32), (128, 128)])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_pack_words_round_trip_and_places(group_size, unit, groups):
+    """Number by number: neighbours 16 bits apart; four threads' pairs of a unit, each thread's words side by side."""
+    values = torch.randint(0, 16, (5, groups * group_size), dtype=torch.uint8)
+    words = pack_words(values, group_size)
+    assert torch.equal(unpack_words(words, group_size), values)
+    for k in range(values.shape[1]):
+        within = k % unit
+        if unit == 8:
+            word, pair = k // 8, within // 2
+        else:
+            chunk, pair, thread = within // 32, within % 32 // 8, within % 8 // 2
+            word = k // unit * (unit // 8) + thread * (unit // 32) + chunk
+        shift = 4 * pair + 16 * (k % 2)
+        assert torch.equal((words[:, word] >> shift & 15).to(torch.uint8), values[:, k])
 
 
 def test_groups_are_exact():
@@ -75,7 +83,7 @@ def test_unpack_matrix_is_the_formula(group_size):
     rows, columns = 24, 384
     q, zero = torch.randint(0, 16, (rows, columns)), torch.randint(0, 16, (rows, columns // group_size))
     scale = torch.rand(rows, columns // group_size).half()
-    matrix = PackedMatrix(pack_words(q.to(torch.uint8)), join_groups(scale, zero))
+    matrix = PackedMatrix(pack_words(q.to(torch.uint8), group_size), join_groups(scale, zero))
     assert matrix.shape == (rows, columns)
     assert matrix.group_size == group_size
     want = (q.double() - zero.double().repeat_interleave(group_size, 1)) * scale.double().repeat_interleave(
