@@ -66,7 +66,7 @@ def test_core_needs_no_notebook_and_no_server() -> None:
     core = {re.split(r"[<>=;\[ ]", entry)[0] for entry in PROJECT["dependencies"]}
     assert core == {
         "torch", "transformers", "triton", "numpy", "safetensors", "einops", "sentencepiece", "regex", "tqdm",
-        "packaging",
+        "packaging", "pillow",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ KVCache                 kv_cache.py    the memory behind the blocks
 ModelRunner             runner.py      plan in, tokens on their way out
 RecordedSteps           recorded_steps.py  steps as graphs: decode_steps.py, decode_rows.py and prompt_steps.py
 Graphs                  graphs.py      what was launched twice is recorded and replayed
+Encoder, FeatureStore   features.py    pictures: their features in the place of tokens
 Launch, Fetch           launch.py      a step under way, and its tokens' way to the host
 SamplingRule            sampling.py    how a request samples
 choose, Sampled         sampler.py     logits in, tokens out
@@ -32,6 +33,7 @@ from lmcourse.engine.blocks import BlockManager
 from lmcourse.engine.dispatcher import Dispatcher
 from lmcourse.engine.engine import Engine
 from lmcourse.engine.events import Event, EventLog
+from lmcourse.engine.features import Encoder, FeatureStore
 from lmcourse.engine.intake import Entry, Intake
 from lmcourse.engine.kv_cache import KVCache
 from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
@@ -52,11 +54,13 @@ __all__ = [
     "BlockManager",
     "Chunk",
     "Dispatcher",
+    "Encoder",
     "Engine",
     "EngineStats",
     "Entry",
     "Event",
     "EventLog",
+    "FeatureStore",
     "Intake",
     "KVCache",
     "ModelRunner",

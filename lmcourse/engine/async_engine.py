@@ -72,7 +72,7 @@ class AsyncEngine:
         mask: TokenMask | None = None,
     ) -> AsyncIterator[StepOutput]:
         """The answer as it comes. What is wrong with the prompt is raised by the first step of the iteration."""
-        with self.start(Order(list(prompt_ids), gen or GenerationConfig(), stop_ids, mask)) as stream:
+        with self.start(Order(prompt_ids, gen or GenerationConfig(), stop_ids, mask)) as stream:
             async for output in stream:
                 yield output
 

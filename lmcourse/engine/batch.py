@@ -49,6 +49,7 @@ class Batch:
     rows: Tensor  # int64 [len(sampling)]
     sampling: tuple[Chunk, ...]
     feed: Feed
+    chunks: tuple[Chunk, ...] = ()  # in the order of their tokens
 
 
 class Layout(NamedTuple, Generic[T]):
@@ -101,9 +102,8 @@ def make_batch(
         num_decodes=sum(chunk.num_tokens == 1 for chunk in chunks),
         starts=starts,
     )
-    return Batch(
-        token_ids, ragged, rows, tuple(chunk for chunk in chunks if chunk.samples), Feed(sent_at, sent_sources)
-    )
+    sampling = tuple(chunk for chunk in chunks if chunk.samples)
+    return Batch(token_ids, ragged, rows, sampling, Feed(sent_at, sent_sources), tuple(chunks))
 
 
 def _known_ids(chunks: Sequence[Chunk]) -> NDArray[np.int64]:

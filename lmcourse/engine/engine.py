@@ -26,6 +26,7 @@ import torch
 from lmcourse.config import GenerationConfig, TurbomindEngineConfig
 from lmcourse.engine.answer import Answer, StepOutput
 from lmcourse.engine.events import Event, Reporter
+from lmcourse.engine.features import Encoder
 from lmcourse.engine.graphs import choose_recorder
 from lmcourse.engine.intake import Entry, Intake
 from lmcourse.engine.kv_cache import make_kv_cache, measure_free_bytes
@@ -54,16 +55,17 @@ class Engine:
         tokenizer: Tokenizer | None,
         config: TurbomindEngineConfig | None = None,
         *,
+        encoder: Encoder | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
-        """The engine takes the decoder over. Without a tokenizer answers have ids and no text."""
+        """The engine takes decoder and encoder over. No tokenizer: answers have no text; no encoder: no pictures."""
         config = config or TurbomindEngineConfig()
         check_supported(config)
         spec = scale_rotary(decoder.spec, config.rope_scaling_factor)
         if spec != decoder.spec:
             decoder.respecify(spec)
         self.config, self.spec, self.tokenizer = config, spec, tokenizer
-        self._weight_bytes, self.weight_format = count_weight_bytes(decoder), name_weight_format(decoder)
+        self._weight_bytes, self.weight_format = count_weight_bytes(decoder, encoder), name_weight_format(decoder)
         recorder = choose_recorder(config, decoder.device)
         memory = {"weight_bytes": self._weight_bytes, "num_spare": int(recorder is not None)}
         kv, blocks = make_kv_cache(spec, config, decoder.dtype, decoder.device, **memory)
@@ -75,13 +77,8 @@ class Engine:
             max_tokens_per_step=config.max_prefill_token_num,
             prefixes=PrefixCache(blocks) if config.enable_prefix_caching else NoPrefixCache(),
         )
-        self._runner: ModelRunner | None = ModelRunner(
-            decoder,
-            kv,
-            most_rows=self._scheduler.max_running,
-            session_len=self.session_len,
-            recorder=recorder,
-        )
+        limits = {"most_rows": self._scheduler.max_running, "session_len": self.session_len}
+        self._runner: ModelRunner | None = ModelRunner(decoder, kv, **limits, recorder=recorder, encoder=encoder)
         self._intake = Intake(spec, tokenizer, self.session_len)
         self._entries: dict[int, Entry] = {}  # every request whose end was not handed out yet
         self._unread: dict[int, Answer] = {}  # those that were given a token since the last step handed out
@@ -99,9 +96,13 @@ class Engine:
         device: str | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> Engine:
-        """Load a model folder (Hugging Face or engine format) with its tokenizer; device None: CUDA if there is one."""
+        """Load a model folder (Hugging Face or engine format) with its tokenizer and, where it has one, its encoder.
+
+        device None: CUDA if there is one.
+        """
         from lmcourse.models import load_decoder, load_spec
         from lmcourse.text.tokenizer import Tokenizer
+        from lmcourse.vision import load_encoder
 
         config = config or TurbomindEngineConfig()
         check_supported(config)
@@ -111,7 +112,8 @@ class Engine:
         tokenizer = Tokenizer.from_folder(path)
         free_bytes = measure_free_bytes(place, weight_bytes=0)
         decoder = load_decoder(path, dtype=dtype, device=place, model_format=config.model_format, free_bytes=free_bytes)
-        return cls(decoder, tokenizer, config, on_event=on_event)
+        encoder = load_encoder(path, dtype=dtype, device=place)
+        return cls(decoder, tokenizer, config, encoder=encoder, on_event=on_event)
 
     def add(
         self,
@@ -123,8 +125,9 @@ class Engine:
     ) -> int:
         """Queue a prompt and return its request id. `gen.n` is the caller's business: one add, one answer.
 
-        stop_ids are the chat template's; a mask limits each token to what it allows. Raises PromptError for a prompt
-        that is empty, too long or outside the vocabulary, ConfigError for settings that this model cannot honour.
+        stop_ids are the chat template's; a mask limits each token to what it allows; PicturedIds bring pictures along.
+        Raises PromptError for a prompt that is empty, too long or outside the vocabulary, ConfigError for settings that
+        this model cannot honour.
         """
         self._require_open()
         entry = self._intake.make_entry(self._next_id, prompt_ids, gen or GenerationConfig(), stop_ids, mask)
@@ -135,6 +138,12 @@ class Engine:
             self._entries[entry.request.request_id] = entry
             self._scheduler.add(entry.request)
         return entry.request.request_id
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What makes pictures ready for prompts; None for a model that takes none."""
+        features = self._require_open().features
+        return None if features is None else features.encoder
 
     def step(self) -> list[StepOutput]:
         """Compute one step and hand out what is new, in the order of arrival; [] when there is nothing to do."""

@@ -23,6 +23,7 @@ from lmcourse.engine.sampling import SamplingRule, TokenMask, make_sampling_rule
 from lmcourse.engine.stops import StopRule
 from lmcourse.errors import ConfigError, PromptError
 from lmcourse.spec import ModelSpec
+from lmcourse.text.pictures import PicturedIds, Piece
 from lmcourse.text.tokenizer import TextStream, Tokenizer
 
 __all__ = ["Entry", "Intake"]
@@ -35,6 +36,7 @@ class Entry:
     request: Request
     sampling: SamplingRule
     answer: Answer
+    pieces: tuple[Piece, ...] = ()  # the pictures in its prompt
 
 
 class Intake:
@@ -52,7 +54,8 @@ class Intake:
         mask: TokenMask | None = None,
     ) -> Entry:
         """`stop_ids` are those of the chat template; like the model's own they do not count under ignore_eos."""
-        prompt = self._check_prompt(prompt_ids)
+        pieces = prompt_ids.pieces if isinstance(prompt_ids, PicturedIds) else ()
+        prompt = self._check_prompt(prompt_ids, sum(piece.picture.num_tokens for piece in pieces), len(pieces))
         room = self._session_len - len(prompt)
         stops = self._make_stop_rule(gen, stop_ids, room)
         banned_ids = self._find_banned(gen.bad_words or ())
@@ -61,16 +64,18 @@ class Intake:
             raise ConfigError("bad_words leave no token to generate", expected="fewer bad_words", where="bad_words")
         stream = TextStream(self._tokenizer, gen.skip_special_tokens) if self._tokenizer else None
         most = len(prompt) + stops.max_new_tokens
-        request = Request(request_id, prompt, most, self._identify(prompt), needs_host=sampling.needs_host)
-        return Entry(request, sampling, Answer(request_id, stops, stream))
+        request = Request(request_id, prompt, most, self._identify(prompt, pieces), needs_host=sampling.needs_host)
+        return Entry(request, sampling, Answer(request_id, stops, stream), pieces)
 
-    def _identify(self, prompt: Sequence[int]) -> dict[int, bytes]:
-        """Dynamic rotary scaling turns keys by the length of the whole prompt: equal tokens are not equal keys."""
-        if not self._spec.rotary.follows_length:
-            return {}
-        return {0: b"rotary %d" % max(len(prompt), self._spec.rotary.trained_context)}
+    def _identify(self, prompt: Sequence[int], pieces: Iterable[Piece]) -> dict[int, bytes]:
+        """What tells keys of equal tokens apart: pictures, and rotary scaling by the length of the whole prompt."""
+        identity = {piece.start: b"picture " + piece.picture.key for piece in pieces}
+        if self._spec.rotary.follows_length:
+            length = max(len(prompt), self._spec.rotary.trained_context)
+            identity[0] = b"rotary %d " % length + identity.get(0, b"")
+        return identity
 
-    def _check_prompt(self, prompt_ids: Sequence[int]) -> list[int]:
+    def _check_prompt(self, prompt_ids: Sequence[int], num_pictured: int = 0, num_pictures: int = 0) -> list[int]:
         try:
             ids = [operator.index(token_id) for token_id in prompt_ids]
         except TypeError as error:
@@ -92,7 +97,7 @@ class Intake:
             raise PromptError(
                 "the prompt is too long for the session",
                 expected=f"at most {self._session_len - 1} tokens, which leaves room for one new token",
-                got=f"{len(ids)} tokens",
+                got=f"{len(ids)} tokens" + _tell_pictures(num_pictured, num_pictures),
                 next_step="shorten the prompt or raise session_len",
             )
         return ids
@@ -148,6 +153,12 @@ class Intake:
         if self._tokenizer is None:
             raise ConfigError(f"{setting} need a tokenizer, and this engine has none", where=setting)
         return self._tokenizer
+
+
+def _tell_pictures(num_tokens: int, num_pictures: int) -> str:
+    if num_pictures == 0:
+        return ""
+    return f", {num_tokens} of them of {num_pictures} image{'s' * (num_pictures > 1)}"
 
 
 def _find_single(tokenizer: Tokenizer, word: str) -> set[int]:

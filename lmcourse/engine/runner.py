@@ -5,6 +5,7 @@ on the device, where the next step is fed from them, and a copy starts for the h
 
     any step                       make_batch → decoder → choose     as many launches as there are kernels
     decodes and short prompts      recorded_steps.py                 one graph or two, where there are graphs
+    prompts with pictures          features.py, then as any step     the pictures' features, then the launches
 
 Contract: steps run in the order of their launch. Between steps the runner keeps the KV cache and the last samples; a
 step that was interrupted can be launched again.
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lmcourse.engine.batch import Batch, make_batch
+from lmcourse.engine.features import Encoder, FeatureStore, shows_pictures
 from lmcourse.engine.graphs import Recorder
 from lmcourse.engine.intake import Entry
 from lmcourse.engine.kv_cache import KVCache
@@ -32,7 +34,7 @@ from lmcourse.engine.scheduler import Plan
 from lmcourse.layers.linear import Linear
 
 if TYPE_CHECKING:
-    from lmcourse.models import Decoder
+    from lmcourse.models import Decoder, FeatureRows
 
 __all__ = ["ModelRunner", "count_weight_bytes", "name_weight_format"]
 
@@ -41,10 +43,18 @@ class ModelRunner:
     """Owner of the decoder, the KV cache and the last samples."""
 
     def __init__(
-        self, decoder: Decoder, kv: KVCache, *, most_rows: int, session_len: int, recorder: Recorder | None
+        self,
+        decoder: Decoder,
+        kv: KVCache,
+        *,
+        most_rows: int,
+        session_len: int,
+        recorder: Recorder | None,
+        encoder: Encoder | None = None,
     ) -> None:
         """most_rows: requests that one step may sample for. With a recorder the cache has a block to spare."""
         self.decoder, self.kv = decoder, kv
+        self.features = None if encoder is None else FeatureStore(encoder)
         self._recorded: RecordedSteps | None = None
         if recorder is not None:
             self._recorded = RecordedSteps(decoder, kv, recorder, most_rows=most_rows, session_len=session_len)
@@ -62,13 +72,14 @@ class ModelRunner:
 
         `mark` is called twice: when the input is on its way to the device, and when the model's work is.
         """
-        if self._recorded is not None and (parts := self._recorded.split(plan)) is not None:
+        pictured = self.features is not None and shows_pictures(plan, entries)
+        if self._recorded is not None and not pictured and (parts := self._recorded.split(plan)) is not None:
             return self._recorded.launch(parts, entries, pending, mark=mark)
         self.forget()
         tokens_per_block, device = self.kv.tokens_per_block, self.decoder.device
         batch = make_batch(plan, tokens_per_block=tokens_per_block, device=device, sampled_rows=pending)
         mark()
-        logits = self.run(batch)
+        logits = self.run(batch, self.features.rows(batch, entries) if self.features and pictured else None)
         mark()
         requests = tuple(chunk.request for chunk in batch.sampling)
         choice = choose(logits, requests, [entries[request.request_id].sampling for request in requests])
@@ -81,18 +92,19 @@ class ModelRunner:
         if self._recorded is not None:
             self._recorded.forget()
 
-    def run(self, batch: Batch) -> Tensor:
+    def run(self, batch: Batch, pictured: FeatureRows | None = None) -> Tensor:
         """Compute the batch, write its keys and values; float32 logits [len(batch.sampling), vocab]."""
         token_ids, (at, rows) = batch.token_ids, batch.feed
         if at.shape[0]:
             token_ids[at] = self._sampled[rows].clamp(min=0)  # negative: was not finite, and will be dropped
-        hidden = self.decoder(token_ids, batch.layout, self.kv.layers)
+        hidden = self.decoder(token_ids, batch.layout, self.kv.layers, pictured)
         return self.decoder.logits(hidden[batch.rows])
 
 
-def count_weight_bytes(decoder: Decoder) -> int:
-    """Memory of the decoder's parameters and buffers."""
-    return sum(tensor.nbytes for tensor in chain(decoder.parameters(), decoder.buffers()))
+def count_weight_bytes(decoder: Decoder, encoder: Encoder | None = None) -> int:
+    """Memory of the decoder's parameters and buffers, and of the encoder's."""
+    own = sum(tensor.nbytes for tensor in chain(decoder.parameters(), decoder.buffers()))
+    return own if encoder is None else own + encoder.num_bytes
 
 
 def name_weight_format(decoder: Decoder) -> str:

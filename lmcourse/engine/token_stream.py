@@ -28,7 +28,7 @@ __all__ = ["Order", "TokenStream"]
 class Order:
     """What one request asks for."""
 
-    prompt_ids: list[int]
+    prompt_ids: Sequence[int]
     gen: GenerationConfig
     stop_ids: frozenset[int] = frozenset()
     mask: TokenMask | None = None

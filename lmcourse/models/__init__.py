@@ -6,6 +6,7 @@ layouts.py           TensorRule              stored tensors → canonical weight
 decoder.py           Decoder                 the only transformer
 safetensors_file.py  read_header, …          one file: its header, checked; written tensor by tensor
 checkpoint.py        Checkpoint              a folder: names and shapes, then one tensor at a time
+language_part.py     LanguagePart            the language model in a vision-language folder
 random_weights.py    RandomCheckpoint        weights that are drawn, for measuring a shape
 weight_stream.py     WeightStream            canonical weights, one at a time
 loading.py           load_spec, load_decoder a folder → a decoder on a device
@@ -16,12 +17,13 @@ files.py             read_json               small files, safely
 spec_limits.py       check_limits            sizes that no model has
 """
 
-from lmcourse.models.checkpoint import Checkpoint
+from lmcourse.models.checkpoint import Checkpoint, TensorSource
 from lmcourse.models.convert import ConvertedTensor, convert
 from lmcourse.models.decoder import Decoder, DecoderLayer, FeatureRows, make_layer, make_rotary
 from lmcourse.models.engine_format import detect_format
 from lmcourse.models.families import FAMILIES, Family, find_family
-from lmcourse.models.files import read_json
+from lmcourse.models.files import read_json, require_folder
+from lmcourse.models.language_part import has_pictures
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
 from lmcourse.models.loading import Progress, load_decoder, load_spec, open_checkpoint, open_weights
 from lmcourse.models.new_folder import new_folder, require_free_space
@@ -41,11 +43,13 @@ __all__ = [
     "StoredTensor",
     "TensorInfo",
     "TensorRule",
+    "TensorSource",
     "TensorWriter",
     "WeightStream",
     "convert",
     "detect_format",
     "find_family",
+    "has_pictures",
     "load_decoder",
     "load_spec",
     "make_layer",
@@ -55,6 +59,7 @@ __all__ = [
     "open_weights",
     "read_header",
     "read_json",
+    "require_folder",
     "require_free_space",
     "stored_tensors",
     "write_safetensors",

@@ -27,6 +27,7 @@ from lmcourse.models.families import Family, find_family
 from lmcourse.models.family_rules import ENGINE_RULES
 from lmcourse.models.files import read_json, require_folder
 from lmcourse.models.hf_config import token_ids
+from lmcourse.models.language_part import LanguagePart, has_pictures, read_language_config
 from lmcourse.models.quantisation import read_quantisation
 from lmcourse.models.random_weights import RANDOM_FILE, RandomCheckpoint
 from lmcourse.models.spec_limits import check_limits
@@ -92,7 +93,8 @@ def open_weights(folder: Path, *, dtype: torch.dtype | None, device: torch.devic
 def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
     """The stored tensors of a Hugging Face folder: read from its files or, where it has none, drawn on the device."""
     if not (folder / RANDOM_FILE).is_file() or any(folder.glob("*.safetensors")):
-        return Checkpoint(folder)
+        checkpoint = Checkpoint(folder)
+        return LanguagePart(checkpoint) if has_pictures(read_json(folder / "config.json")) else checkpoint
     spec, family = _read_config(folder)
     assert family.layout is not None, "find_family returns rows that run"
     quantised = read_quantisation(read_json(folder / "config.json"))
@@ -115,7 +117,7 @@ def _check_quantisation(folder: Path, weights: WeightStream) -> None:
 
 
 def _read_config(folder: Path) -> tuple[ModelSpec, Family]:
-    config = read_json(folder / "config.json")
+    config = read_language_config(folder)
     family = find_family(config)
     assert family.layout is not None, "find_family returns rows that run"
     spec = check_limits(family.layout.read_spec(config), folder / "config.json")

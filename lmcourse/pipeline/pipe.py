@@ -125,7 +125,7 @@ class Pipeline(Answerer):
         prompt_ids = []
         for i, prompt in enumerate(batch):
             with _located(f"prompt {i}" if len(batch) > 1 else None):
-                prompt_ids.append(encode_prompt(prompt, self.template, self.tokenizer, wrap=wrap))
+                prompt_ids.append(self.encode(prompt, wrap=wrap))
         stream = AnswerStream(self.dispatcher)
         return self._start(stream, prompt_ids, gens, session_ids=range(len(batch)))
 
@@ -139,9 +139,14 @@ class Pipeline(Answerer):
     ) -> AnswerStream:
         """The next answer of a conversation; PromptError with the numbers if the session is full."""
         with _located(f"session {session.session_id}, turn {len(session.history) + 1}"):
-            prompt_ids = encode_prompt(list(messages), self.template, self.tokenizer)
+            prompt_ids = self.encode(list(messages))
             stream = AnswerStream(self.dispatcher, on_end)
             return self._start(stream, [prompt_ids], [gen], session_ids=[session.session_id])
+
+    def encode(self, prompt: Any, *, wrap: bool = True) -> list[int]:
+        """Token ids of one prompt, and with them its pictures."""
+        reader = self.engine.encoder
+        return encode_prompt(prompt, self.template, self.tokenizer, wrap=wrap, reader=reader)
 
     def _start(
         self,

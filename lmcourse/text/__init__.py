@@ -3,6 +3,7 @@
 hub             find_model: a name → a local folder
   download        from which hubs, and how each may refuse
 prompts         split_batch, encode_prompt: what users pass in → token ids
+  pictures        pictures in prompts: pieces among token ids
 session         Session: a conversation with whoever answers it
 chat_template   find_template: a model → its ChatTemplate
   template        ChatTemplate: messages → one text

@@ -1,11 +1,12 @@
 """What users may pass as a prompt, told apart by type alone, and how each becomes token ids.
 
     "hello"                                   one user message
-    [{"role": "user", "content": "hello"}]    a conversation (OpenAI's form)
+    [{"role": "user", "content": "hello"}]    a conversation (OpenAI's form), with image_url parts where it has images
+    ("what is this?", image or [images])      one user message with images: whatever load_image takes
     {"prompt_token_ids": [1, 2, 3]}           ids used exactly as given: no template, no BOS
     [prompt, prompt, ...]                     a batch of any of these
 
-Lesson: 2 (passing prompts)
+Lesson: 2 (passing prompts), 6 (where the picture goes in the prompt)
 """
 
 from __future__ import annotations
@@ -14,19 +15,28 @@ import operator
 from typing import Any
 
 from lmcourse.errors import PromptError
-from lmcourse.text.template import ChatTemplate
+from lmcourse.text.pictures import (
+    Picture,
+    PicturedIds,
+    PictureReader,
+    Piece,
+    is_pictured,
+    message_texts,
+    picture_sources,
+)
+from lmcourse.text.template import ChatTemplate, Message, check_messages
 from lmcourse.text.tokenizer import Tokenizer
 
 __all__ = ["Prompt", "encode_prompt", "split_batch"]
 
-Prompt = str | list[dict[str, Any]] | dict[str, Any]
+Prompt = str | list[dict[str, Any]] | dict[str, Any] | tuple[str, Any]
 
 _IDS = "prompt_token_ids"
 
 
 def split_batch(prompts: object) -> tuple[list[Any], bool]:
     """The prompts of a batch, and whether it was a single prompt rather than a list of them."""
-    if isinstance(prompts, (str, dict)) or _is_image_prompt(prompts):
+    if isinstance(prompts, (str, dict)) or is_pictured(prompts):
         return [prompts], True
     if not isinstance(prompts, (list, tuple)):
         raise PromptError(
@@ -47,30 +57,69 @@ def split_batch(prompts: object) -> tuple[list[Any], bool]:
     return list(prompts), False
 
 
-def encode_prompt(prompt: object, template: ChatTemplate, tokenizer: Tokenizer, *, wrap: bool = True) -> list[int]:
-    """Token ids of one prompt; wrap=False leaves texts without the template. PromptError for what is no prompt."""
+def encode_prompt(
+    prompt: object,
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    *,
+    wrap: bool = True,
+    reader: PictureReader | None = None,
+) -> list[int]:
+    """Token ids of one prompt, PicturedIds where it has images; wrap=False leaves texts without the template.
+
+    reader: the model's, None if it takes no images. PromptError for what is no prompt.
+    """
     if isinstance(prompt, dict):
         return _given_ids(prompt)
-    if _is_image_prompt(prompt):
-        raise PromptError(
-            "this model takes no images",
-            expected="text",
-            got="a (text, image) pair",
-            next_step="images need a vision-language model, which this version does not run",
-        )
     add_bos = template.adds_bos and tokenizer.adds_bos
     if isinstance(prompt, str) and not wrap:
         if not prompt:
             raise PromptError("the prompt is empty", expected="a text of at least one character", got="''")
         return tokenizer.encode(prompt, add_bos=add_bos)
-    return tokenizer.encode(template.render(prompt), add_bos=add_bos)  # type: ignore[arg-type]
+    messages = check_messages(prompt)
+    sources = picture_sources(messages)
+    if not sources:
+        return tokenizer.encode(template.render(messages), add_bos=add_bos)
+    if reader is None:
+        raise PromptError(
+            "this model takes no images",
+            expected="text",
+            got=f"text and {len(sources)} image{'s' * (len(sources) > 1)}",
+            next_step="load a vision-language model: tiny-llava, or a LLaVA folder",
+        )
+    pictures = [_prepare(reader, source, i if len(sources) > 1 else None) for i, source in enumerate(sources)]
+    template = template if wrap else template.adapted(None, "completion")
+    return _join(messages, pictures, template, tokenizer, reader.placeholder_id)
 
 
-def _is_image_prompt(prompt: object) -> bool:
-    """Whether this is LMDeploy's (text, image) or (text, [images]): a pair whose second half is not text."""
-    return (
-        isinstance(prompt, tuple) and len(prompt) == 2 and isinstance(prompt[0], str) and not isinstance(prompt[1], str)
-    )
+def _prepare(reader: PictureReader, source: object, number: int | None) -> Picture:
+    try:
+        return reader.prepare(source)
+    except PromptError as error:
+        if number is None:
+            raise
+        where = f"image {number}" if error.where is None else f"image {number}, {error.where}"
+        raise PromptError(
+            error.what, expected=error.expected, got=error.got, where=where, next_step=error.next_step
+        ) from error
+
+
+def _join(
+    messages: list[Message], pictures: list[Picture], template: ChatTemplate, tokenizer: Tokenizer, placeholder_id: int
+) -> PicturedIds:
+    """The text between pictures is encoded piece by piece, each behind the picture's own token where there is one."""
+    mark = "<image>"
+    while any(mark in text for text in message_texts(messages)):
+        mark = f"<{mark}>"  # what users write is text, whatever it looks like
+    first, *others = template.render(messages, mark).split(mark)
+    own = "<image>" if tokenizer.token_id("<image>") in tokenizer.special_ids else ""
+    ids = tokenizer.encode(first, add_bos=template.adds_bos and tokenizer.adds_bos)
+    pieces = []
+    for picture, text in zip(pictures, others, strict=True):
+        pieces.append(Piece(len(ids), picture))
+        ids += [placeholder_id] * picture.num_tokens
+        ids += tokenizer.encode(own + text, add_bos=False)[bool(own) :]
+    return PicturedIds(ids, pieces)
 
 
 def _given_ids(prompt: dict[str, Any]) -> list[int]:

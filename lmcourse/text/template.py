@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lmcourse.errors import ConfigError, PromptError
+from lmcourse.text.pictures import Part, is_pictured, pictured_message, read_parts
 from lmcourse.text.tool_format import ToolFormat
 
 __all__ = ["ChatTemplate", "Message", "Turn", "check_messages"]
 
-Message = dict[str, Any]  # {"role": ..., "content": ...}, as in OpenAI's chat interface
+Message = dict[str, Any]  # {"role": ..., "content": ...}, as in OpenAI's chat interface; content may be in parts
 
 _FILL = "<FILL>"
 
@@ -55,10 +56,14 @@ class ChatTemplate:
     capability: str = "chat"
     adds_bos: bool = True
     tools: ToolFormat | None = None  # None: the family was taught no calls
+    picture: str = "{mark}\n"  # how a picture stands before its message's text
 
-    def render(self, messages: str | Sequence[Message]) -> str:
-        """The prompt for a conversation, without BOS; a str is one message of the user. May raise PromptError."""
-        turns = check_messages(messages)
+    def render(self, messages: str | Sequence[Message], mark: str = "") -> str:
+        """The prompt for a conversation, without BOS; a str is one message of the user. May raise PromptError.
+
+        mark stands where a picture's features will be: in front of its message's text, wherever the message had it.
+        """
+        turns = [{**turn, "content": self._write(turn["content"], mark)} for turn in check_messages(messages)]
         if self.capability != "chat":
             text = "".join(turn["content"] for turn in turns)
             return text if self.capability == "completion" else self._render_infilling(text)
@@ -72,6 +77,12 @@ class ChatTemplate:
             before, after = self._sides(turn)
             parts += [before.replace("{round}", str(rounds)), turn["content"], after]
         return "".join([*parts, self.cue])
+
+    def _write(self, content: str | list[Part], mark: str) -> str:
+        if isinstance(content, str):
+            return content
+        pictures = [self.picture.replace("{mark}", mark) for part in content if part["type"] == "image"]
+        return "".join([*pictures, *(part["text"] for part in content if part["type"] == "text")])
 
     def _sides(self, turn: Message) -> Turn:
         sides = self._turns()[turn["role"]]
@@ -133,7 +144,9 @@ class ChatTemplate:
 
 
 def check_messages(messages: object) -> list[Message]:
-    """A conversation as a list of messages with a role and a text, or PromptError."""
+    """A conversation as a list of messages with a role and a text, or with parts where there are pictures."""
+    if is_pictured(messages):
+        messages = [pictured_message(messages)]  # type: ignore[arg-type]
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if isinstance(messages, (bytes, dict)) or not isinstance(messages, Sequence):
@@ -150,12 +163,10 @@ def _check_message(index: int, message: object) -> Message:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise _bad_message("a message needs a role", repr(message)[:80], index)
     content = message.get("content")
-    if isinstance(content, list):  # OpenAI's form for content in parts
-        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        content = "".join(map(str, texts)) if len(texts) == len(content) else content
-    if not isinstance(content, str):
-        raise _bad_message("a message's content must be text", repr(content)[:80], index)
-    return {**message, "content": content}
+    read = read_parts(content) if isinstance(content, list) else content
+    if not isinstance(read, str | list):
+        raise _bad_message("a message's content must be text, or parts of text and images", repr(content)[:80], index)
+    return {**message, "content": read}
 
 
 def _bad_message(what: str, got: str, index: int | None) -> PromptError:

@@ -45,7 +45,7 @@ class MirrorDecoder(nn.Module):
         self.num_spare = 0  # blocks at the end of the cache that several tokens may be written to
         self.before_forward: Callable[[], None] = lambda: None  # tests interrupt the model here
 
-    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV]) -> Tensor:
+    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV], pictured: None = None) -> Tensor:
         self.num_calls += 1
         self.before_forward()
         assert len(kv) == NUM_LAYERS
@@ -235,7 +235,7 @@ class ScriptedDecoder(nn.Module):
         self.script, self.prompt_len = list(script), prompt_len
         self.dtype, self.device, self.rotary = torch.float32, torch.device("cpu"), None
 
-    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV]) -> Tensor:
+    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV], pictured: None = None) -> Tensor:
         return (batch.positions - self.prompt_len + 1).double()[:, None]
 
     def logits(self, hidden: Tensor) -> Tensor:

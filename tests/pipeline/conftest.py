@@ -30,7 +30,7 @@ class FakeEngine:
         self.spec = types.SimpleNamespace(vocab=4096)
         self.added, self.aborted, self.num_steps = [], [], 0
         self.running = {}
-        self.closed = False
+        self.closed, self.encoder = False, None
         self.before_step = lambda: None
 
     def add(self, prompt_ids, gen, *, stop_ids, mask=None):

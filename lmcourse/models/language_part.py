@@ -1,0 +1,131 @@
+"""The language model inside a vision-language checkpoint: its config and its tensors, as if it were alone.
+
+    liuhaotian    LlavaLlamaForCausalLM                  a Llama's own config and names, and mm_… keys beside them
+    llava-hf      Llava(Next)ForConditionalGeneration    text_config, which holds what differs from its class's
+                                                         defaults;
+                                                         names begin with language_model. or model.language_model.
+
+Everything else in such a folder is for vision/: it is left out here.
+
+Lesson: 6 (what is in the folder)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lmcourse.errors import CheckpointError
+from lmcourse.models.checkpoint import TensorSource
+from lmcourse.models.files import read_json
+from lmcourse.models.safetensors_file import TensorInfo
+
+__all__ = ["LanguagePart", "has_pictures", "language_config", "read_language_config"]
+
+Config = Mapping[str, Any]
+
+_BESIDE = {  # a language model's config with keys of its own for vision → the architecture of the language model
+    "LlavaLlamaForCausalLM": "LlamaForCausalLM",
+    "LlavaMistralForCausalLM": "MistralForCausalLM",
+    "LlavaQwenForCausalLM": "Qwen2ForCausalLM",
+}
+_AROUND = ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration")
+_LLAMA = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+_DEFAULTS: dict[str, dict[str, Any]] = {  # of transformers' config classes, by model_type
+    "llama": {**_LLAMA, "architectures": ["LlamaForCausalLM"], "vocab_size": 32000, "rms_norm_eps": 1e-6},
+    "mistral": {
+        **_LLAMA,
+        "architectures": ["MistralForCausalLM"],
+        "vocab_size": 32000,
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    },
+    "qwen2": {
+        **_LLAMA,
+        "architectures": ["Qwen2ForCausalLM"],
+        "vocab_size": 151936,
+        "intermediate_size": 22016,
+        "max_position_embeddings": 32768,
+    },
+    "internlm2": {"architectures": ["InternLM2ForCausalLM"]},
+}
+_SHARED = ("torch_dtype", "dtype", "quantization_config", "tie_word_embeddings")  # said once, for all parts
+_VISION = ("vision_tower.", "multi_modal_projector.", "mm_projector.", "image_newline")
+
+
+def has_pictures(config: Config) -> bool:
+    """Whether a config is of a model that takes pictures."""
+    return bool(_architectures(config) & {*_BESIDE, *_AROUND})
+
+
+def read_language_config(folder: Path) -> Config:
+    """config.json of a folder, or what it says of the language model in it."""
+    return language_config(read_json(folder / "config.json"))
+
+
+def language_config(config: Config) -> Config:
+    """The config of the language model alone; a config of nothing else is returned as it is."""
+    named = _architectures(config)
+    for outer, inner in _BESIDE.items():
+        if outer in named:
+            return {**config, "architectures": [inner], "model_type": None}
+    return _inner_config(config) if named & {*_AROUND} else config
+
+
+def _architectures(config: Config) -> set[str]:
+    stated = config.get("architectures") or []
+    return {str(name) for name in stated} if isinstance(stated, list) else {str(stated)}
+
+
+def _inner_config(config: Config) -> Config:
+    text = config.get("text_config") or {}
+    kind = text.get("model_type", "llama") if isinstance(text, Mapping) else repr(text)
+    if not isinstance(text, Mapping) or kind not in _DEFAULTS:
+        raise CheckpointError(
+            "the config's text_config is of no language model that runs with pictures",
+            expected="an object with model_type " + " | ".join(_DEFAULTS),
+            got=repr(kind)[:80],
+            where="config.json, text_config",
+            next_step="use a LLaVA on one of these",
+        )
+    defaults = {**_DEFAULTS[kind], **{key: config[key] for key in _SHARED if config.get(key) is not None}}
+    return {**defaults, **{key: value for key, value in text.items() if value is not None or key not in defaults}}
+
+
+class LanguagePart:
+    """The language model's tensors of a checkpoint, under the names that it has alone."""
+
+    def __init__(self, source: TensorSource) -> None:
+        self.folder, self._source = source.folder, source
+        self._stored = {alone: name for name in source.tensors if (alone := _name_alone(name)) is not None}
+        self.tensors: dict[str, TensorInfo] = {alone: source.tensors[name] for alone, name in self._stored.items()}
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors together."""
+        return sum(info.num_bytes for info in self.tensors.values())
+
+    def read(self, name: str) -> Tensor:
+        """As Checkpoint.read."""
+        return self._source.read(self._stored[name])
+
+    def read_words(self, name: str) -> Tensor:
+        """As Checkpoint.read_words."""
+        return self._source.read_words(self._stored[name])
+
+    def __repr__(self) -> str:
+        return f"LanguagePart({self.folder.name}: {len(self.tensors)} of {len(self._source.tensors)} tensors)"
+
+
+def _name_alone(name: str) -> str | None:
+    """language_model.model.norm.weight → model.norm.weight; None for a tensor of another part."""
+    if name.removeprefix("model.").startswith(_VISION):
+        return None
+    if name.startswith("model.language_model."):
+        return "model." + name.removeprefix("model.language_model.")
+    return name.removeprefix("language_model.")

@@ -1,0 +1,16 @@
+"""Pictures: from whatever a picture comes as to features that a language model reads like words.
+
+images         load_image: path, bytes, URL, PIL picture → 8-bit RGB
+  fetch          an http(s) URL, within limits
+tiles          a picture → squares for the tower, and the order of their features
+clip           ClipTower: squares → features
+llava          LlavaEncoder: LLaVA 1.5 and 1.6
+  llava_config   both layouts' configs → LlavaSpec      weights   their tensors → modules
+loading        load_encoder: a folder → its encoder
+"""
+
+from lmcourse.vision.images import load_image
+from lmcourse.vision.llava import LlavaEncoder, LlavaPicture
+from lmcourse.vision.loading import load_encoder
+
+__all__ = ["LlavaEncoder", "LlavaPicture", "load_encoder", "load_image"]
