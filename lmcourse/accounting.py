@@ -4,6 +4,7 @@
     KV cache     2 (key and value) · num_layers · num_kv_heads · head_dim elements per token
     decode       every weight but the embedding table is read once per step, and each request's cache once
     prefill      2 FLOPs per weight and token, plus attention's triangle, plus one row of logits
+    experts      only those that some token of the step chose are read, only those that a token chose multiply it
 
 A step takes at least as long as its bytes need at the device's bandwidth, and as its FLOPs need at its peak. Units are
 bytes, seconds and FLOPs (a multiply and an add are two).
@@ -75,7 +76,8 @@ def count_parameters(spec: ModelSpec) -> ParameterCount:
     """Exact counts; they add up to the elements in the decoder's weights."""
     q_rows, kv_rows = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
     attention = spec.hidden * (q_rows + 2 * kv_rows) + q_rows * spec.hidden
-    into_mlp = spec.intermediate * (2 if spec.mlp == "gated" else 1)
+    into_mlp, from_mlp = _mlp_features(spec)
+    experts, routers = _expert_elements(spec)
     norm = spec.hidden * (2 if spec.norm_bias else 1)
     vectors = norm * (1 if spec.layer == "parallel_one_norm" else 2)
     vectors += spec.qkv_bias * (q_rows + 2 * kv_rows) + spec.output_bias * spec.hidden
@@ -83,7 +85,9 @@ def count_parameters(spec: ModelSpec) -> ParameterCount:
     table = spec.vocab * spec.hidden
     return ParameterCount(
         embedding=table,
-        body=spec.num_layers * (attention + spec.hidden * (into_mlp + spec.intermediate)),
+        body=spec.num_layers * attention
+        + (spec.num_layers - _expert_layers(spec)) * spec.hidden * (into_mlp + from_mlp)
+        + _expert_layers(spec) * ((spec.experts.total if spec.experts else 0) * experts + routers),
         vectors=spec.num_layers * vectors + norm,
         head=0 if spec.tie_embeddings else table,
     )
@@ -94,12 +98,14 @@ def count_weight_bytes(spec: ModelSpec, storage: Storage = Storage()) -> float:
     return count_parameters(spec).embedding * storage.embedding_bytes + _matrix_bytes(spec, storage, tied=False)
 
 
-def count_streamed_bytes(spec: ModelSpec, storage: Storage = Storage()) -> float:
+def count_streamed_bytes(spec: ModelSpec, storage: Storage = Storage(), *, batch: int | None = None) -> float:
     """Weights read by each decode step: all but the embedding table, of which one row per token is read.
 
-    A tied table counts, since the logits need all of it.
+    A tied table counts, since the logits need all of it. Of experts those count that `batch` tokens reach on average if
+    all are as likely; None: all.
     """
-    return _matrix_bytes(spec, storage, tied=spec.tie_embeddings)
+    idle = 0.0 if batch is None else _idle_elements(spec, batch)
+    return _matrix_bytes(spec, storage, tied=spec.tie_embeddings) - idle * storage.body_bytes
 
 
 def count_kv_bytes_per_token(spec: ModelSpec, storage: Storage = Storage()) -> float:
@@ -122,26 +128,55 @@ def count_prefill_flops(spec: ModelSpec, num_tokens: int) -> int:
     """A prompt from nothing: causal attention is half a square, and only the last row's logits are computed."""
     parameters = count_parameters(spec)
     attention = 2 * spec.num_layers * spec.num_heads * spec.head_dim * num_tokens**2
-    return 2 * parameters.body * num_tokens + attention + 2 * (_multiplied(spec) - parameters.body)
+    used = parameters.body - int(_idle_elements(spec, 1))
+    return 2 * used * num_tokens + attention + 2 * (_multiplied(spec) - used)
 
 
 def decode_seconds(
     spec: ModelSpec, device: Device, *, batch: int = 1, context: int = 0, storage: Storage = Storage()
 ) -> float:
     """Least time of a decode step for `batch` requests of `context` cached tokens each."""
-    num_bytes = count_streamed_bytes(spec, storage) + batch * context * count_kv_bytes_per_token(spec, storage)
+    num_bytes = count_streamed_bytes(spec, storage, batch=batch) + batch * context * count_kv_bytes_per_token(
+        spec, storage
+    )
     return max(num_bytes / device.bytes_per_second, batch * count_decode_flops(spec, context) / device.flops_per_second)
 
 
 def prefill_seconds(spec: ModelSpec, device: Device, *, num_tokens: int, storage: Storage = Storage()) -> float:
     """Least time to compute a prompt: weights are read once, the rest is arithmetic."""
-    num_bytes = count_streamed_bytes(spec, storage) + num_tokens * count_kv_bytes_per_token(spec, storage)
+    num_bytes = count_streamed_bytes(spec, storage, batch=num_tokens) + num_tokens * count_kv_bytes_per_token(
+        spec, storage
+    )
     return max(num_bytes / device.bytes_per_second, count_prefill_flops(spec, num_tokens) / device.flops_per_second)
 
 
 def _multiplied(spec: ModelSpec) -> int:
     """Weights that one token is multiplied by."""
-    return count_parameters(spec).body + spec.vocab * spec.hidden
+    return count_parameters(spec).body - int(_idle_elements(spec, 1)) + spec.vocab * spec.hidden
+
+
+def _mlp_features(spec: ModelSpec) -> tuple[int, int]:
+    """Of a plain layer's MLP: rows of what leads into its middle, columns of what leads out."""
+    return spec.intermediate * (2 if spec.mlp == "gated" else 1), spec.intermediate
+
+
+def _expert_layers(spec: ModelSpec) -> int:
+    return 0 if spec.experts is None else spec.num_layers - len(spec.experts.dense_layers)
+
+
+def _expert_elements(spec: ModelSpec) -> tuple[int, int]:
+    """(of one expert, of one layer's router)."""
+    if spec.experts is None:
+        return 0, 0
+    return 3 * spec.hidden * spec.experts.intermediate, spec.hidden * (spec.experts.count + spec.experts.shared_gate)
+
+
+def _idle_elements(spec: ModelSpec, tokens: int) -> float:
+    """Of experts that none of so many tokens chose: each token leaves an expert out with 1 - chosen / count."""
+    if spec.experts is None:
+        return 0.0
+    left_out = (1 - spec.experts.chosen / spec.experts.count) ** tokens
+    return _expert_layers(spec) * spec.experts.count * left_out * _expert_elements(spec)[0]
 
 
 def _matrix_bytes(spec: ModelSpec, storage: Storage, *, tied: bool) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lmcourse import accounting
 from lmcourse.accounting import Device, Storage
-from lmcourse.spec import ModelSpec
+from lmcourse.spec import ExpertSpec, ModelSpec
 
 INTERNLM2 = ModelSpec("internlm2", 2048, 24, 16, 8, 128, 8192, 92544, 32768)
 LLAMA2_7B = ModelSpec("llama", 4096, 32, 32, 32, 128, 11008, 32000, 4096)
@@ -30,6 +32,8 @@ def test_count_parameters_published_model(spec, total):
         {"num_kv_heads": 3},
         {"layer": "parallel_one_norm", "norm": "layer", "norm_bias": True, "mlp": "plain"},
         {"layer": "parallel", "norm": "layer", "mlp": "plain", "mlp_bias": True},
+        {"experts": ExpertSpec(5, 2, 9)},
+        {"experts": ExpertSpec(5, 2, 9, shared_intermediate=18, shared_gate=True, dense_layers=(0,))},
     ],
 )
 def test_count_parameters_is_what_the_decoder_holds(changes):
@@ -41,6 +45,20 @@ def test_count_parameters_is_what_the_decoder_holds(changes):
     } | changes)  # fmt: skip
     held = sum(weight.numel() for weight in meta_decoder(spec).parameters())
     assert accounting.count_parameters(spec).total == held
+
+
+MIXTRAL = replace(LLAMA2_7B, num_kv_heads=8, intermediate=14336, experts=ExpertSpec(8, 2, 14336, renormalise=True))
+
+
+def test_experts_published_model_counts_what_is_held_and_what_a_token_uses():
+    """Mixtral 8x7B: 46.7 billion parameters, 12.9 of them used by a token (arXiv 2401.04088 §2)."""
+    assert accounting.count_parameters(MIXTRAL).total == 46_702_792_704
+    used = accounting.count_streamed_bytes(MIXTRAL, batch=1) / 2 + MIXTRAL.vocab * MIXTRAL.hidden
+    assert used == pytest.approx(12.88e9, rel=1e-3)
+    assert accounting.count_decode_flops(MIXTRAL, 0) == pytest.approx(2 * used, rel=0.02)
+    assert accounting.count_streamed_bytes(MIXTRAL, batch=64) == pytest.approx(
+        accounting.count_streamed_bytes(MIXTRAL), rel=1e-6
+    )
 
 
 def test_count_streamed_bytes_leaves_the_embedding_out():

@@ -30,6 +30,7 @@ from lmcourse.kernels import (
     swiglu,
 )
 from lmcourse.layers.linear import Linear
+from lmcourse.layers.moe import MoE
 from lmcourse.spec import ModelSpec
 
 __all__ = ["ACTIVATIONS", "MLP", "MLPS", "Activation", "PlainMLP", "make_mlp"]
@@ -84,5 +85,7 @@ MLPS: Mapping[str, Callable[[ModelSpec], nn.Module]] = {"gated": MLP, "plain": P
 
 
 def make_mlp(spec: ModelSpec, number: int) -> nn.Module:
-    """The MLP of layer `number`, of the spec's kind."""
+    """The MLP of layer `number`, of the spec's kind, or the experts in its place."""
+    if spec.experts is not None and number not in spec.experts.dense_layers:
+        return MoE(spec)
     return MLPS[spec.mlp](spec)

@@ -42,6 +42,17 @@ class ConfigReader:
             raise wrong_value(self.key(name), "a whole number, 1 or more", value)
         return value
 
+    def whole(self, name: str) -> int:
+        """A whole number, 0 or more; 0 if absent."""
+        return 0 if self.get(name, 0) == 0 else self.count(name)
+
+    def table(self, name: str) -> Mapping[str, Any]:
+        """An object inside the config; empty if absent."""
+        value = self.get(name, {})
+        if not isinstance(value, Mapping):
+            raise wrong_value(self.key(name), "an object", value)
+        return value
+
     def number(self, name: str, *, default: float) -> float:
         """A finite number above 0."""
         value = self.get(name, default)

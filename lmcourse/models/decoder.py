@@ -10,6 +10,7 @@ layouts of stored tensors); here is one canonical set of weights, named by the p
     layers.N.mlp.gate_up.{weight,bias}               rows [gate | up], 2 · intermediate
     layers.N.mlp.up.{weight,bias}                    [intermediate, hidden]: the MLP without a gate
     layers.N.mlp.down.{weight,bias}                  [hidden, intermediate]
+    layers.N.mlp.{router,experts_gate_up,experts_down}.weight   in its place: a mixture of experts (layers/moe.py)
     norm.{weight,bias}                               [hidden]
     head.weight                                      [vocab, hidden]; absent when it is the embedding's table
 

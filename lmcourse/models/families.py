@@ -15,7 +15,7 @@ from typing import Any
 
 from lmcourse.errors import UnsupportedModelError
 from lmcourse.models import family_rules as rules
-from lmcourse.models import hf_config
+from lmcourse.models import hf_config, moe_config, moe_rules
 from lmcourse.models.family_rules import Rules
 from lmcourse.models.quantisation import read_quantisation
 from lmcourse.spec import ModelSpec
@@ -32,8 +32,8 @@ class Layout:
     rules: Rules
 
     def rules_for(self, spec: ModelSpec) -> Rules:
-        """Those of the rules that apply to a model of this spec."""
-        return tuple(rule for rule in self.rules if rule.applies(spec))
+        """Those of the rules that apply to a model of this spec, with a source for each expert."""
+        return tuple(rule.expanded(spec) for rule in self.rules if rule.applies(spec))
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ _BAICHUAN = Layout("baichuan", hf_config.baichuan_spec, rules.BAICHUAN_RULES)
 _CHATGLM = Layout("chatglm", hf_config.chatglm_spec, rules.CHATGLM_RULES)
 _FALCON = Layout("falcon", hf_config.falcon_spec, rules.FALCON_RULES)
 _MISTRAL = Layout("mistral", hf_config.mistral_spec, rules.LLAMA_RULES)
+_MIXTRAL = Layout("mixtral", moe_config.mixtral_spec, moe_rules.MIXTRAL_RULES)
+_QWEN2_MOE = Layout("qwen2_moe", moe_config.qwen2_moe_spec, moe_rules.QWEN2_MOE_RULES)
+_DEEPSEEK = Layout("deepseek", moe_config.deepseek_spec, moe_rules.DEEPSEEK_RULES)
+_DBRX = Layout("dbrx", moe_config.dbrx_spec, moe_rules.DBRX_RULES)
 _GEMMA = Layout("gemma", hf_config.gemma_spec, rules.GEMMA_RULES)
 _IMAGES = "text, images"
 
@@ -74,7 +78,7 @@ FAMILIES = (
     Family("QWen", "1.8B - 72B", ("QWenLMHeadModel",), layout=_QWEN, describes=lambda config: "visual" not in config),
     Family("QWen-VL", "7B", ("QWenLMHeadModel",), _IMAGES, describes=lambda config: "visual" in config),
     Family("QWen1.5", "0.5B - 72B", ("Qwen2ForCausalLM",), layout=_QWEN2),
-    Family("QWen1.5-MoE", "A2.7B", ("Qwen2MoeForCausalLM",)),
+    Family("QWen1.5-MoE", "A2.7B", ("Qwen2MoeForCausalLM",), layout=_QWEN2_MOE),
     Family(
         "Baichuan",
         "7B - 13B",
@@ -88,11 +92,11 @@ FAMILIES = (
     Family("Falcon", "7B - 180B", ("FalconForCausalLM", "RWForCausalLM"), layout=_FALCON),
     Family("Yi", "6B - 34B", ("LlamaForCausalLM",), layout=_LLAMA),
     Family("Mistral", "7B", ("MistralForCausalLM",), layout=_MISTRAL),
-    Family("DeepSeek-MoE", "16B", ("DeepseekForCausalLM",)),
+    Family("DeepSeek-MoE", "16B", ("DeepseekForCausalLM",), layout=_DEEPSEEK),
     Family("DeepSeek-VL", "7B", ("MultiModalityCausalLM",), _IMAGES),
-    Family("Mixtral", "8x7B", ("MixtralForCausalLM",)),
+    Family("Mixtral", "8x7B", ("MixtralForCausalLM",), layout=_MIXTRAL),
     Family("Gemma", "2B - 7B", ("GemmaForCausalLM",), layout=_GEMMA),
-    Family("Dbrx", "132B", ("DbrxForCausalLM",)),
+    Family("Dbrx", "132B", ("DbrxForCausalLM",), layout=_DBRX),
 )
 
 

@@ -9,6 +9,7 @@ Lesson: 2 (conversion, tensor by tensor), 8 (what differs between families)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from torch.nn.functional import normalize
@@ -27,28 +28,32 @@ __all__ = [
     "LLAMA_RULES",
     "QWEN_RULES",
     "Rules",
+    "changed_rules",
+    "layer_rules",
+    "rules_around",
 ]
 
 Rules: TypeAlias = tuple[TensorRule, ...]
 
 
-def _layers(prefix: str, *rules: TensorRule) -> Rules:
+def layer_rules(prefix: str, *rules: TensorRule) -> Rules:
     """Rules of a layer's modules, with the layers' prefix before every name."""
     return tuple(
-        TensorRule(
-            f"layers.{{n}}.{rule.module}",
-            tuple(f"{prefix}.{{n}}.{source}" for source in rule.sources),
-            *(rule.what, rule.source_rows, rule.arrange, rule.compute, rule.applies),
+        replace(
+            rule,
+            module=f"layers.{{n}}.{rule.module}",
+            sources=tuple(f"{prefix}.{{n}}.{source}" for source in rule.sources),
         )
         for rule in rules
     )
 
 
-def _around(embedding: str, norm: str, head: str) -> Rules:
+def rules_around(embedding: str, norm: str, head: str) -> Rules:
+    """What is not in the layers."""
     return TensorRule("embedding", (embedding,)), TensorRule("norm", (norm,)), TensorRule("head", (head,))
 
 
-def _changed(rules: Rules, *changes: TensorRule) -> Rules:
+def changed_rules(rules: Rules, *changes: TensorRule) -> Rules:
     """The rules with others in the place of those of the same modules."""
     new: Mapping[str, TensorRule] = {rule.module: rule for rule in changes}
     return tuple(new.get(rule.module, rule) for rule in rules)
@@ -65,12 +70,12 @@ _LLAMA_LAYER = (
     TensorRule("mlp.gate_up", ("mlp.gate_proj", "mlp.up_proj"), "gate and up stacked", gate_up_rows),
     TensorRule("mlp.down", ("mlp.down_proj",)),
 )
-_LLAMA_AROUND = _around("model.embed_tokens", "model.norm", "lm_head")
+_LLAMA_AROUND = rules_around("model.embed_tokens", "model.norm", "lm_head")
 
-LLAMA_RULES = _layers("model.layers", *_LLAMA_LAYER) + _LLAMA_AROUND
+LLAMA_RULES = layer_rules("model.layers", *_LLAMA_LAYER) + _LLAMA_AROUND
 
 INTERNLM2_RULES = (
-    *_layers(
+    *layer_rules(
         "model.layers",
         TensorRule("attention_norm", ("attention_norm",)),
         TensorRule(
@@ -86,11 +91,11 @@ INTERNLM2_RULES = (
         ),
         TensorRule("mlp.down", ("feed_forward.w2",)),
     ),
-    *_around("model.tok_embeddings", "model.norm", "output"),
+    *rules_around("model.tok_embeddings", "model.norm", "output"),
 )
 
 QWEN_RULES = (
-    *_layers(
+    *layer_rules(
         "transformer.h",
         TensorRule("attention_norm", ("ln_1",)),
         TensorRule("attention.qkv", ("attn.c_attn",)),
@@ -99,7 +104,7 @@ QWEN_RULES = (
         TensorRule("mlp.gate_up", ("mlp.w2", "mlp.w1"), "w2 (gate) and w1 (up) stacked", gate_up_rows),
         TensorRule("mlp.down", ("mlp.c_proj",)),
     ),
-    *_around("transformer.wte", "transformer.ln_f", "lm_head"),
+    *rules_around("transformer.wte", "transformer.ln_f", "lm_head"),
 )
 
 BAICHUAN2_VOCAB = 125696
@@ -111,12 +116,12 @@ def _has_norm_head(spec: ModelSpec) -> bool:
 
 BAICHUAN_RULES = (
     TensorRule("head", ("lm_head",), "rows brought to length 1 (NormHead)", compute=normalize, applies=_has_norm_head),
-    *_layers("model.layers", *_changed(_LLAMA_LAYER, TensorRule("attention.qkv", ("self_attn.W_pack",)))),
+    *layer_rules("model.layers", *changed_rules(_LLAMA_LAYER, TensorRule("attention.qkv", ("self_attn.W_pack",)))),
     *_LLAMA_AROUND,
 )
 
 CHATGLM_RULES = (
-    *_layers(
+    *layer_rules(
         "transformer.encoder.layers",
         TensorRule("attention_norm", ("input_layernorm",)),
         TensorRule(
@@ -130,7 +135,7 @@ CHATGLM_RULES = (
         TensorRule("mlp.gate_up", ("mlp.dense_h_to_4h",)),
         TensorRule("mlp.down", ("mlp.dense_4h_to_h",)),
     ),
-    *_around(
+    *rules_around(
         "transformer.embedding.word_embeddings", "transformer.encoder.final_layernorm", "transformer.output_layer"
     ),
 )
@@ -141,7 +146,7 @@ def _has_two_norms(spec: ModelSpec) -> bool:
 
 
 FALCON_RULES = (
-    *_layers(
+    *layer_rules(
         "transformer.h",
         TensorRule("attention_norm", ("ln_attn",), applies=_has_two_norms),
         TensorRule("attention_norm", ("input_layernorm",)),
@@ -157,7 +162,7 @@ FALCON_RULES = (
         TensorRule("mlp.up", ("mlp.dense_h_to_4h",)),
         TensorRule("mlp.down", ("mlp.dense_4h_to_h",)),
     ),
-    *_around("transformer.word_embeddings", "transformer.ln_f", "lm_head"),
+    *rules_around("transformer.word_embeddings", "transformer.ln_f", "lm_head"),
 )
 
 GEMMA_RULES = tuple(
@@ -167,5 +172,6 @@ GEMMA_RULES = tuple(
     for rule in LLAMA_RULES
 )
 
-_MODULES = dict.fromkeys(rule.module for rules in (LLAMA_RULES, FALCON_RULES) for rule in rules)
+_EXPERT_MODULES = tuple(f"layers.{{n}}.mlp.{module}" for module in ("router", "experts_gate_up", "experts_down"))
+_MODULES = dict.fromkeys([*(rule.module for rules in (LLAMA_RULES, FALCON_RULES) for rule in rules), *_EXPERT_MODULES])
 ENGINE_RULES = tuple(TensorRule(module, (module,), what="as it is") for module in _MODULES)

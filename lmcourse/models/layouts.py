@@ -6,16 +6,16 @@ A rule stacks the rows of its sources in order, and may then put the rows in ano
                 k_proj ├ stacked → [Q|K|V]                [q q k v | q q k v | …] → [Q|K|V]
                 v_proj ┘
 
-and, rarely, compute other values from them. "{n}" stands for the layer's number; ".weight" or ".bias" is added to both
-sides. Rules of packed weights work on their rows in the same way.
+and, rarely, compute other values from them. "{n}" stands for the layer's number, "{e}" for each expert's in turn;
+".weight" or ".bias" is added to both sides. Rules of packed weights work on their rows in the same way.
 
 Lesson: 2 (conversion, tensor by tensor)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -34,9 +34,34 @@ class TensorRule:
     sources: tuple[str, ...]
     what: str = "renamed"  # in words, for people who watch a conversion
     source_rows: Callable[[ModelSpec], tuple[int, ...]] | None = None  # None: one source holds all rows
+    source_shapes: Callable[[ModelSpec], tuple[tuple[int, int], ...]] | None = None  # where they differ in width too
+    join: Callable[[Sequence[Tensor], ModelSpec], Tensor] | None = None  # None: rows one below the other
     arrange: Callable[[Tensor, ModelSpec], Tensor] | None = None  # the same rows in another order
     compute: Callable[[Tensor], Tensor] | None = None  # other values: float32 in, float32 out
     applies: Callable[[ModelSpec], bool] = lambda spec: True  # whether a model of this spec is stored so
+    bare: bool = False  # the stored weight has no ".weight" after its name
+
+    def expanded(self, spec: ModelSpec) -> TensorRule:
+        """The rule with its sources for every expert, in the experts' order; other sources come last."""
+        if spec.experts is None or not any("{e}" in source for source in self.sources):
+            return self
+        of_each = [source for source in self.sources if "{e}" in source]
+        numbered = [source.replace("{e}", str(e)) for e in range(spec.experts.count) for source in of_each]
+        return replace(self, sources=(*numbered, *(source for source in self.sources if "{e}" not in source)))
+
+    def shapes(self, spec: ModelSpec, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """Of each source, for a canonical weight of this shape."""
+        if self.source_shapes and len(shape) == 2:
+            return self.source_shapes(spec)
+        rows = self.source_rows(spec) if self.source_rows else shape[:1]
+        return tuple((count, *shape[1:]) for count in rows)
+
+    def assemble(self, parts: Sequence[Tensor], spec: ModelSpec) -> Tensor:
+        """The canonical rows, from those of the sources."""
+        if self.join is not None:
+            return self.join(parts, spec)
+        whole = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+        return self.arrange(whole, spec) if self.arrange else whole
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,8 @@ def stored_tensors(rules: tuple[TensorRule, ...], canonical: str) -> StoredTenso
     number = parts[1] if parts[0] == "layers" else ""
     pattern = ".".join(["layers", "{n}", *parts[2:]]) if number else module
     rule = next(rule for rule in rules if rule.module == pattern)
-    return StoredTensor(canonical, tuple(f"{source.replace('{n}', number)}.{leaf}" for source in rule.sources), rule)
+    ending = "" if rule.bare and leaf == "weight" else f".{leaf}"
+    return StoredTensor(canonical, tuple(source.replace("{n}", number) + ending for source in rule.sources), rule)
 
 
 def qkv_rows(spec: ModelSpec) -> tuple[int, ...]:

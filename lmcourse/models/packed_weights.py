@@ -68,14 +68,14 @@ def read_packed(
         )  # fmt: skip
     if stored.sources == (stored.name,):
         return read(stored.name, shape, torch.int32)
-    rows = rule.source_rows(spec) if rule.source_rows else shape[:1]
+    shapes = rule.shapes(spec, shape)
+    widest = shapes[0][1]  # of the first source, which is as wide as the whole
     per_part = len(_STORED_LEAVES[leaf])
     parts = []
-    for i, out_features in enumerate(rows):
+    for i, (out_features, width) in enumerate(shapes):
         names = stored.sources[i * per_part : (i + 1) * per_part]
-        parts.append(_READERS[leaf](names, (out_features, shape[1]), read))
-    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-    whole = rule.arrange(whole, spec) if rule.arrange else whole
+        parts.append(_READERS[leaf](names, (out_features, shape[1] * width // widest), read))
+    whole = rule.assemble(parts, spec)
     return weight_format.pack_rows(whole) if leaf == "words" else whole.contiguous()
 
 

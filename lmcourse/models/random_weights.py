@@ -52,9 +52,14 @@ class RandomCheckpoint:
         self.folder, self._device = folder, device
         self._seed, std = _read_settings(folder / RANDOM_FILE)
         self._shapers = _shapers(std)
-        plain = _plain_infos(folder / RANDOM_FILE, spec, rules)
-        stored = (info for one in plain for info in (_packed_infos(one, quantised) if quantised else (one,)))
-        self.tensors = {info.name: info for info in stored}
+        self.tensors: dict[str, TensorInfo] = {}
+        self._norms: set[str] = set()
+        for canonical, info in _plain_infos(folder / RANDOM_FILE, spec, rules):
+            module, leaf = canonical.rsplit(".", 1)
+            is_packed = quantised is not None and _is_quantised(module, info)
+            infos = _packed_infos(info, quantised) if quantised and is_packed else (info,)
+            self.tensors |= {one.name: one for one in infos}
+            self._norms |= {info.name} if module.endswith("norm") and leaf == "weight" else set()
 
     @property
     def num_bytes(self) -> int:
@@ -64,7 +69,7 @@ class RandomCheckpoint:
     def read(self, name: str) -> Tensor:
         """The tensor on the checkpoint's device, in the config's dtype."""
         dtype = self.tensors[name].torch_dtype
-        if name.endswith("norm.weight"):
+        if name in self._norms:
             return torch.ones(self.tensors[name].shape, dtype=dtype, device=self._device)
         return self._draw(name, dtype)
 
@@ -98,22 +103,22 @@ def _shapers(std: float) -> dict[str, Callable[[Tensor], Tensor]]:
     }
 
 
-def _plain_infos(file: Path, spec: ModelSpec, rules: tuple[TensorRule, ...]) -> Iterator[TensorInfo]:
-    """What a checkpoint of this family and shape would hold."""
+def _plain_infos(file: Path, spec: ModelSpec, rules: tuple[TensorRule, ...]) -> Iterator[tuple[str, TensorInfo]]:
+    """What a checkpoint of this family and shape would hold, and which canonical weight it is part of."""
     itemsize = getattr(torch, spec.dtype).itemsize
     for canonical, weight in meta_decoder(spec).named_parameters():
         stored = stored_tensors(rules, canonical)
-        rows = stored.rule.source_rows(spec) if stored.rule.source_rows else weight.shape[:1]
-        for name, count in zip(stored.sources, rows, strict=True):
-            shape = (count, *weight.shape[1:])
-            yield TensorInfo(name, shape, _WORDS[spec.dtype], math.prod(shape) * itemsize, file)
+        for name, shape in zip(stored.sources, stored.rule.shapes(spec, tuple(weight.shape)), strict=True):
+            yield canonical, TensorInfo(name, shape, _WORDS[spec.dtype], math.prod(shape) * itemsize, file)
+
+
+def _is_quantised(module: str, info: TensorInfo) -> bool:
+    """The layers' matrices, except routers, which are small and decide much."""
+    return len(info.shape) == 2 and module.startswith("layers.") and not module.endswith("router")
 
 
 def _packed_infos(info: TensorInfo, quantised: AwqConfig) -> Iterator[TensorInfo]:
-    """AWQ's three tensors for a matrix of a layer; any other tensor as it is (version gemm: input features first)."""
-    if len(info.shape) == 1 or ".layers." not in info.name:
-        yield info
-        return
+    """AWQ's three tensors for a matrix (version gemm: input features first)."""
     out_features, in_features = info.shape
     groups = in_features // (quantised.group_size or in_features)
     for leaf, shape, dtype, size in (

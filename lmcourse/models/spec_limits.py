@@ -47,6 +47,7 @@ def check_limits(spec: ModelSpec, where: object) -> ModelSpec:
     if spec.num_heads % spec.num_kv_heads:
         raise _wrong("num_kv_heads", f"a divisor of num_heads, {spec.num_heads}", spec.num_kv_heads, where)
     _check_choices(spec, where)
+    _check_experts(spec, where)
     _check_distances(spec, where)
     return spec
 
@@ -55,6 +56,23 @@ def _check_choices(spec: ModelSpec, where: object) -> None:
     for name, known in _CHOICES.items():
         if getattr(spec, name) not in known:
             raise _wrong(name, " | ".join(known), getattr(spec, name), where)
+
+
+_EXPERT_LIMITS = {"count": 2**12, "intermediate": 2**20}
+
+
+def _check_experts(spec: ModelSpec, where: object) -> None:
+    if spec.experts is None:
+        return
+    for name, most in _EXPERT_LIMITS.items():
+        value = getattr(spec.experts, name)
+        if not 1 <= value <= most:
+            raise _wrong(f"experts.{name}", f"a whole number from 1 to {most}", value, where)
+    if not 1 <= spec.experts.chosen <= spec.experts.count:
+        raise _wrong("experts.chosen", f"1 to {spec.experts.count}", spec.experts.chosen, where)
+    if not 0 <= spec.experts.shared_intermediate <= _LIMITS["intermediate"]:
+        most = _LIMITS["intermediate"]
+        raise _wrong("experts.shared_intermediate", f"0 to {most}", spec.experts.shared_intermediate, where)
 
 
 def _check_distances(spec: ModelSpec, where: object) -> None:

@@ -110,10 +110,8 @@ class WeightStream:
             weight_format = self.formats[stored.name.rsplit(".", 1)[0]]
             return read_packed(stored, weight_format, shape, self.spec, self._part)
         rule, dtype = stored.rule, torch.float32 if self._is_wide(stored.name) else self.dtype
-        rows = rule.source_rows(self.spec) if rule.source_rows else shape[:1]
-        parts = [self._part(source, (n, *shape[1:]), dtype) for source, n in zip(stored.sources, rows, strict=True)]
-        weight = parts[0] if len(parts) == 1 else torch.cat(parts)
-        weight = rule.arrange(weight, self.spec) if rule.arrange else weight
+        shapes = zip(stored.sources, rule.shapes(self.spec, shape), strict=True)
+        weight = rule.assemble([self._part(source, part_shape, dtype) for source, part_shape in shapes], self.spec)
         return rule.compute(weight.float()).to(weight.dtype) if rule.compute else weight
 
     def _part(self, source: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:

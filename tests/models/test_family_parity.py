@@ -1,4 +1,4 @@
-"""Every dense family against transformers, or a float64 reference where it has no class: logits within 1e-4 in float32.
+"""Every text family against transformers, or a float64 reference where it has no class: logits within 1e-4 in float32.
 
 Prompts at once, in chunks and in company of others, and decoded token by token over a paged cache. Warnings are errors,
 so a stored tensor that nothing uses fails here, and a weight that nothing fills has no memory to run with.
@@ -16,10 +16,13 @@ from torch import Tensor
 
 sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parents[1] / "references")])
 
-from family_cases import CASES, Case
+from expert_cases import EXPERT_CASES
+from family_cases import CASES as DENSE_CASES
+from family_cases import Case
 
 from lmcourse.models import convert
 
+CASES = DENSE_CASES | EXPERT_CASES
 TOLERANCE = 1e-4  # of logits, float32
 NUM_TOKENS = 43
 
@@ -29,7 +32,8 @@ def true_logits(case: Case, folder: Path, tensors: dict[str, Tensor], ids: list[
         return importlib.import_module(f"reference_{case.truth}").logits(case.config, tensors, ids)
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **eager).eval()
     with torch.no_grad():
         return model.double()(torch.tensor([ids])).logits[0]
 
