@@ -35,17 +35,20 @@ class Paged:
     keys: list[Tensor]  # per request [context, num_kv_heads, head_dim]
     values: list[Tensor]
 
-    def attend(self, q: Tensor, scale: float) -> Tensor:
+    def attend(self, q: Tensor, scale: float, *, slopes: Tensor | None = None, window: int | None = None) -> Tensor:
         """In float64, written for the tests: no batching, no paging, no masks."""
         q = q.cpu()
         out = torch.zeros(q.shape, dtype=torch.float64)
         for request, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
             for token in range(self.batch.query_starts[request], self.batch.query_starts[request + 1]):
-                seen = int(self.batch.positions[token]) + 1
+                stop = int(self.batch.positions[token]) + 1
+                seen = slice(max(0, stop - window) if window else 0, stop)
                 for head in range(q.shape[1]):
                     kv_head = head * keys.shape[1] // q.shape[1]
-                    scores = keys[:seen, kv_head].double() @ q[token, head].double() * scale
-                    out[token, head] = torch.softmax(scores, 0) @ values[:seen, kv_head].double()
+                    scores = keys[seen, kv_head].double() @ q[token, head].double() * scale
+                    if slopes is not None:
+                        scores += float(slopes[head]) * torch.arange(len(scores))
+                    out[token, head] = torch.softmax(scores, 0) @ values[seen, kv_head].double()
         return out
 
 

@@ -11,9 +11,11 @@ import json
 import sys
 import traceback
 from functools import partial
+from itertools import product
 from unittest import mock
 
 import moe_cases
+import reach_cases
 import torch
 from torch.nn.functional import linear
 
@@ -247,9 +249,9 @@ def case_project_in_splits():
 
 
 def case_angles():
-    for scaling in (None, "linear", "dynamic"):
-        for head_dim in (10, 64):
-            spec = RotarySpec(1e4, scaling, factor=2.5, trained_context=96)
+    for scaling, fraction in product((None, "linear", "dynamic", "stepped"), (1.0, 0.5, 0.0)):
+        for head_dim in (12, 64):
+            spec = RotarySpec(1e4, scaling, factor=2.5, trained_context=96, fraction=fraction)
             positions = torch.randint(400, (7,))
             lens = positions + torch.randint(1, 100, (7,))
             for got, want in zip(
@@ -411,6 +413,12 @@ case_attention_mixed = attention_case([(1, 30), (20, 20), (1, 70)])
 def case_attention_many_requests_in_one_split():
     with mock.patch("lmcourse.kernels.decode_attention.plan_splits", return_value=1):
         attention_case([(1, 1), (1, 33), (1, 64)])()
+
+
+case_attention_with_slopes = reach_cases.check_slopes
+case_attention_in_windows = reach_cases.check_windows
+case_centred_norm = reach_cases.check_centred_norm
+case_gelu = reach_cases.check_gelu
 
 
 def case_dispatch_interpreted():
