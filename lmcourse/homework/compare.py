@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Close", "describe", "difference"]
+__all__ = ["Close", "Judged", "describe", "difference"]
 
 _SHOWN_CHARACTERS = 300
 _ROUNDING = 1e-9  # of fractions computed in another order; whole numbers are compared exactly
@@ -28,8 +28,18 @@ class Close:
     tolerance: float
 
 
+class Judged:
+    """An expected value that knows by itself what agrees with it, such as a command line in any order of flags."""
+
+    def difference(self, got: Any) -> str | None:
+        """Where `got` departs from it; None if it does not."""
+        raise NotImplementedError
+
+
 def describe(value: Any) -> str:
     """A value in at most a few lines."""
+    if isinstance(value, Judged):
+        return str(value)
     if isinstance(value, Close):
         return _describe_numbers(value.value)
     if _is_tensor(value):
@@ -45,6 +55,8 @@ def describe(value: Any) -> str:
 def difference(expected: Any, got: Any) -> str | None:
     """Where `got` first departs from `expected`; None if it does not."""
     got = got.value if isinstance(got, Close) else got
+    if isinstance(expected, Judged):
+        return expected.difference(got)
     if isinstance(expected, Close):
         return _distance(expected, got)
     if isinstance(expected, Mapping):

@@ -57,7 +57,7 @@ def _stream(rng: random.Random, num_answers: int, pieces: list[tuple[int, str]])
 
 def _make_cases(rng: random.Random) -> Iterator[Case]:
     inputs = [(1, [(0, "Hello"), (0, " there"), (0, "!\n")]), (2, [(0, "yes"), (1, "no"), (0, " ")]), (1, [])]
-    for num_answers in (1, 3):
+    for num_answers in (1, 3, 1, 2, 4):
         count = rng.randint(8, 20)
         inputs.append((num_answers, [(rng.randrange(num_answers), rng.choice(_WORDS)) for _ in range(count)]))
     for num_answers, pieces in inputs:

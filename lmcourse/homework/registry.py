@@ -7,6 +7,7 @@ from lmcourse.homework.batch_steps import BATCH_STEPS
 from lmcourse.homework.block_allocator import BLOCK_ALLOCATOR
 from lmcourse.homework.chat_prompt import CHAT_PROMPT
 from lmcourse.homework.decode_limit import DECODE_LIMIT
+from lmcourse.homework.deployment import CHAT_COMMAND, ENGINE_SETTINGS, SERVER_COMMAND
 from lmcourse.homework.event_stream import EVENT_STREAM
 from lmcourse.homework.exercise import Exercise
 from lmcourse.homework.greedy import GREEDY
@@ -38,6 +39,9 @@ EXERCISES: tuple[Exercise, ...] = (
     SERVING_TIMES,
     SPEEDUP,
     DECODE_LIMIT,
+    CHAT_COMMAND,
+    SERVER_COMMAND,
+    ENGINE_SETTINGS,
 )
 
 

@@ -53,7 +53,7 @@ def _random_requests(rng: random.Random, count: int) -> list[Request]:
 def _make_cases(rng: random.Random) -> Iterator[Case]:
     fixed: list[Request] = [(0, [200, 250, 300]), (100, [150, 160, 170, 180]), (100, [900]), (0, [400, 440])]
     inputs = [(fixed, 50), (fixed, 99)] + [
-        (_random_requests(rng, rng.randint(3, 30)), rng.choice([50, 90, 95])) for _ in range(4)
+        (_random_requests(rng, count), rng.choice([50, 90, 95])) for count in (3, rng.randint(4, 30), 30, 250)
     ]
     for requests, share in inputs:
         shown = f"share={share}, requests={requests[:4]}{'…' if len(requests) > 4 else ''}"

@@ -36,6 +36,29 @@ def _random_times(rng: random.Random, count: int, around: float, wobble: float) 
     return [round(3 * times[0], 3), *times[1:]]  # the first compiles, reads files, fills caches
 
 
+_SPANS = (  # from and to, of ours and of theirs: they mix, one lies within the other, they touch, they are apart
+    ((1.0, 2.0), (1.5, 2.5)),
+    ((1.5, 2.5), (1.0, 2.0)),
+    ((1.0, 3.0), (1.5, 2.0)),
+    ((1.5, 2.0), (1.0, 3.0)),
+    ((1.0, 2.0), (2.0, 3.0)),
+    ((2.0, 3.0), (1.0, 2.0)),
+    ((1.0, 2.0), (2.1, 3.0)),
+    ((2.1, 3.0), (1.0, 2.0)),
+)
+_Span = tuple[float, float]
+
+
+def _side_by_side(rng: random.Random, ours: _Span, theirs: _Span) -> tuple[list[float], list[float], int]:
+    """Runs that reach both ends of their spans, in any order, after a slow first one."""
+    sides = []
+    for low, high in (ours, theirs):
+        runs = [low, high, *(round(rng.uniform(low, high), 3) for _ in range(rng.randint(1, 4)))]
+        rng.shuffle(runs)
+        sides.append([9.0, *runs])
+    return sides[0], sides[1], 1
+
+
 def _make_cases(rng: random.Random) -> Iterator[Case]:
     inputs: list[tuple[list[float], list[float], int]] = [
         ([9.0, 1.0, 1.2, 1.1], [4.0, 2.0, 2.4, 2.2], 1),
@@ -48,6 +71,7 @@ def _make_cases(rng: random.Random) -> Iterator[Case]:
         warmups, count, wobble = rng.randint(1, 3), rng.randint(3, 8), rng.choice([0.02, 0.3, 0.8])
         sides = [_random_times(rng, warmups + count, rng.uniform(0.5, 1.2), wobble) for _ in range(2)]
         inputs.append((sides[0], sides[1], warmups))
+    inputs += [_side_by_side(rng, *spans) for spans in _SPANS]
     for ours, theirs, warmups in inputs:
         shown = f"ours={ours}, theirs={theirs}, warmups={warmups}"
         yield Case(shown, partial(_copied, ours, theirs, warmups), _answer(ours, theirs, warmups))
