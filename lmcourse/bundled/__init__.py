@@ -2,6 +2,7 @@
 
 tiny-chat → InternLM2-architecture chat model in Hugging Face format; its card is tiny-chat/README.md.
 dummy/    → shapes of real models for measuring: configs and byte tokenizers; weights are drawn when they are loaded.
+dummy_shapes.json → more of them, one a line: at least one published size of every family.
 calibration.txt.xz → dialogues of the same kinds, for quantisation; zoo/calibration.py writes it.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import lzma
 from pathlib import Path
 
+from lmcourse.bundled.dummy_shapes import shape_folder, shape_names
 from lmcourse.errors import ModelNotFoundError
 
 __all__ = ["bundled_names", "calibration_text", "dummy_names", "dummy_path", "model_path"]
@@ -37,14 +39,19 @@ def model_path(name: str) -> Path:
 
 def dummy_names() -> tuple[str, ...]:
     """Names such as dummy:llama2-7b and dummy:llama2-7b:awq, sorted; the variant's folder is llama2-7b-awq."""
-    folders = (entry.parent.name for entry in _ROOT.glob("dummy/*/config.json"))
-    return tuple(sorted(_DUMMY + name.replace("-awq", ":awq") for name in folders))
+    return tuple(sorted(_DUMMY + name for name in (*_folder_names(), *shape_names())))
+
+
+def _folder_names() -> tuple[str, ...]:
+    return tuple(entry.parent.name.replace("-awq", ":awq") for entry in _ROOT.glob("dummy/*/config.json"))
 
 
 def dummy_path(name: str) -> Path | None:
     """The folder of a model with random weights; None for a name that does not begin with dummy:."""
     if not name.startswith(_DUMMY):
         return None
+    if name.removeprefix(_DUMMY) in shape_names():
+        return shape_folder(name.removeprefix(_DUMMY))
     if name in dummy_names():
         return _ROOT / "dummy" / name.removeprefix(_DUMMY).replace(":", "-")
     raise ModelNotFoundError(
