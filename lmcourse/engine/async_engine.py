@@ -2,7 +2,7 @@
 
     tasks of an event loop              the stepping thread
     generate() ──── inbox ───────────→  add
-    async for  ←─── TokenStream ──────  one step (Dispatcher.turn), then one call into the loop for all of its outputs
+    async for  ←─── TokenStream ──────  one step (Dispatcher.turn), whose outputs a courier brings into the loop
     cancelled  ──── abandon ─────────→  abort
 
 One thread runs the steps; no task ever waits for one, and no step waits for a reader. Ending an iteration early ends
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lmcourse.config import GenerationConfig
 from lmcourse.engine.answer import StepOutput
+from lmcourse.engine.courier import Courier
 from lmcourse.engine.dispatcher import Dispatcher
 from lmcourse.engine.token_stream import Order, TokenStream
 from lmcourse.errors import EngineClosedError
@@ -57,6 +58,7 @@ class AsyncEngine:
         self._dispatcher = source.dispatcher if isinstance(source, _Shared) else Dispatcher(source)
         self._box: deque[StepOutput] = deque()  # where the dispatcher puts the outputs of all streams
         self._streams: dict[int, TokenStream] = {}  # by request id; touched by the stepping thread alone
+        self._couriers: dict[asyncio.AbstractEventLoop, Courier] = {}  # likewise
         self._inbox: deque[TokenStream] = deque()
         self._open: set[TokenStream] = set()  # from the asking to the end of the answer
         self._awake = self._closing = False
@@ -174,19 +176,21 @@ class AsyncEngine:
             _post(stream.loop, partial(stream.receive, []))
 
     def _hand_over(self, outputs: Sequence[StepOutput]) -> None:
-        """One call into each loop, for all of its streams."""
+        """By one courier for each loop, who takes the outputs of several steps when the loop is busy."""
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[TokenStream, StepOutput]]] = {}
         for output in outputs:
             stream = self._streams.get(output.request_id)
             if stream is not None:
                 by_loop.setdefault(stream.loop, []).append((stream, output))
-        for loop, pairs in by_loop.items():
-            _post(loop, partial(_deliver, pairs))
         over = [output.request_id for output in outputs if output.finish_reason is not None]
         over += [key for key, stream in self._streams.items() if stream.ended or stream.loop.is_closed()]
         self._dispatcher.abandon(over)
         for request_id in over:
             self._streams.pop(request_id, None)
+        for loop, letters in by_loop.items():
+            self._couriers.setdefault(loop, Courier(loop)).bring(letters)
+        if not self._streams:
+            self._couriers.clear()  # they finish their rounds without us, and loops come and go
 
     def _fail_all(self, error: Exception) -> None:
         """An error that no single request can be blamed for, such as an engine that was closed."""
@@ -200,8 +204,3 @@ def _post(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     """Have the loop make a call; a loop that was closed has nobody to tell."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(call)
-
-
-def _deliver(pairs: Sequence[tuple[TokenStream, StepOutput]]) -> None:
-    for stream, output in pairs:
-        stream.receive([output])
