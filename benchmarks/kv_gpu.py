@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import statistics
 import sys
 import time
 import traceback
@@ -27,6 +26,8 @@ from unittest import mock
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from lmcourse.bench import describe_machine, measure_limits
+from lmcourse.bench.cold import time_call
 from lmcourse.kernels import (
     INT4, INT8, LayerKV, Matrix, Norm, PackedKV, RaggedBatch, Rotation, Stream, attention, decode_attention, norm_qkv,
     prefill_attention,
@@ -36,8 +37,7 @@ from lmcourse.spec import ModelSpec
 DEVICE, WARM = os.environ.get("DEVICE", "cuda"), bool(os.environ.get("WARM"))
 STARTED, LIMIT = time.perf_counter(), float(os.environ.get("SECONDS_LEFT", "1e9"))
 FORMS = {"fp16": None, "int8": INT8, "int4": INT4}
-if "FORM" in os.environ:
-    FORMS = {name: FORMS[name] for name in os.environ["FORM"].split(",")}
+FORMS = {name: FORMS[name] for name in os.environ.get("FORM", "fp16,int8,int4").split(",")}
 DTYPES = ((torch.float16, 2e-3), (torch.bfloat16, 1.2e-2), (torch.float32, 3e-5))
 SPEC = ModelSpec("internlm2", 2048, 24, 16, 8, 128, 8192, 92544, 32768)
 HEADS = (16, 8, 128)
@@ -58,20 +58,17 @@ def empty_layer(num_blocks, heads, form, dtype=torch.float16, size=64):
     if form is None:
         return LayerKV(*(torch.empty((num_blocks, kv_heads, size, dim), dtype=dtype, device=DEVICE) for _ in "kv"))
     cells = (torch.empty((num_blocks, kv_heads, size, dim // 2), dtype=form.cell_dtype, device=DEVICE) for _ in "kv")
-    scales = (
-        torch.full((num_blocks, kv_heads, form.num_scales, size), math.nan, dtype=torch.float16, device=DEVICE)
-        for _ in "kv"
-    )
+    shape = (num_blocks, kv_heads, form.num_scales, size)
+    scales = (torch.full(shape, math.nan, dtype=torch.float16, device=DEVICE) for _ in "kv")
     return PackedKV(*cells, *scales, form)
 
 
 def random_layer(num_blocks, heads, form, size=64):
     """Filled with random numbers of the format, quickly."""
     layer = empty_layer(num_blocks, heads, form, size=size)
+    bounds = (-32768, 32768) if form is INT8 else (0, 256)
     for tensor in layer[:2]:
-        tensor.normal_() if form is None else tensor.random_(
-            -32768 if form is INT8 else 0, 32768 if form is INT8 else 256
-        )
+        tensor.normal_() if form is None else tensor.random_(*bounds)
     for tensor in layer[2:4] if form else ():
         tensor.uniform_(0.005, 0.02)
     return layer
@@ -111,24 +108,7 @@ def graph_us(function, repeats=15):
     if WARM or DEVICE == "cpu":
         function()
         return 1.0
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        function()
-        function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    times = []
-    for _ in range(repeats + 2):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in "ab")
-        start.record()
-        graph.replay()
-        stop.record()
-        stop.synchronize()
-        times.append(start.elapsed_time(stop) * 1000)
-    return statistics.median(times[2:])
+    return time_call(function, torch.device(DEVICE), repeats=repeats)[0]
 
 
 def check(*only):
@@ -176,9 +156,8 @@ def check_write(name, tokens, form, dtype):
     turns = torch.rand(tokens, dim // 2) * 100
     rotation, slots = Rotation(turns.cos(), turns.sin()), torch.randperm(640)[:tokens]
     blocks = torch.arange(10)
-    moved = [
-        [t.to(DEVICE) if isinstance(t, torch.Tensor) else t for t in group] for group in (stream, norm, qkv, rotation)
-    ]
+    groups = (stream, norm, qkv, rotation)
+    moved = [[t.to(DEVICE) if isinstance(t, torch.Tensor) else t for t in group] for group in groups]
     pool = empty_layer(10, (heads, kv_heads, dim), form, dtype)
     want = type(pool)(*(t.cpu().clone() if isinstance(t, torch.Tensor) else t for t in pool))
     q, _ = norm_qkv(Stream(*moved[0]), Norm(*moved[1]), Matrix(*moved[2]), Rotation(*moved[3]), pool, slots.to(DEVICE))
@@ -237,7 +216,7 @@ def prefill():
             batch, blocks = make_batch([tokens], tokens)
             layer, found = random_layer(blocks, HEADS, form), {}
             q = torch.randn(tokens, 16, 128, device=DEVICE, dtype=torch.float16)
-            for plan in PREFILL_PLANS if tokens == 4096 else PREFILL_PLANS[:6]:
+            for plan in PREFILL_PLANS:
                 if time.perf_counter() - STARTED > LIMIT:
                     return
                 with mock.patch.object(prefill_attention, "plan_prefill", return_value=plan):
@@ -263,7 +242,7 @@ def write():
 
 @torch.inference_mode()
 def steps():
-    """Whole decode steps of the 1.8B shape at context 1,024, with the best plans of the sweep."""
+    """Whole decode steps of the 1.8B shape at context 1,024, with the best plans of the sweep if there was one."""
     from lmcourse.kernels.sampling import argmax
     from lmcourse.models import Decoder
 
@@ -280,8 +259,9 @@ def steps():
             batch, blocks = make_batch([1024] * requests)
             kv = [random_layer(blocks, HEADS, form) for _ in range(24)]
             ids = torch.randint(92544, (requests,), device=DEVICE)
-            plan = BEST.get((name, requests), (4, 3))
-            with mock.patch.object(decode_attention, "plan_decode", return_value=plan):
+            best = BEST.get((name, requests))  # none without a sweep: then the plans are the kernel's own
+            plans = {"return_value": best} if best else {"side_effect": decode_attention.plan_decode}
+            with mock.patch.object(decode_attention, "plan_decode", **plans):
                 us = graph_us(lambda: argmax(decoder.logits(decoder(ids, batch, kv)), out=ids), 9)
             RESULTS["steps"][f"{name} B={requests}"] = round(us, 1)
             ratio = RESULTS["steps"].get(f"fp16 B={requests}", 0) / us
@@ -291,18 +271,9 @@ def steps():
 
 
 def measure_copy():
-    source, target = (torch.empty(2**31, dtype=torch.uint8, device=DEVICE) for _ in "st")
-    times = []
-    for _ in range(8):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in "ab")
-        start.record()
-        target.copy_(source)
-        stop.record()
-        stop.synchronize()
-        times.append(start.elapsed_time(stop) * 1000)
-    RESULTS["copy_tb_s"] = 2**32 / statistics.median(times[2:]) / 1e6
-    RESULTS["machine"] = [torch.cuda.get_device_name(), torch.__version__, time.strftime("%Y-%m-%d")]
-    say(f"{RESULTS['machine']}, copy {RESULTS['copy_tb_s']:.2f} TB/s")
+    RESULTS["copy_tb_s"] = measure_limits(torch.device(DEVICE), torch.float16).copy / 1e12
+    RESULTS["machine"] = describe_machine()
+    say(f"{torch.cuda.get_device_name()}, copy {RESULTS['copy_tb_s']:.2f} TB/s")
 
 
 def main():
