@@ -159,7 +159,7 @@ def _known_parts(folder: Path, engine: Engine, dtype: torch.dtype, num_prompt: i
     weights = round(count_weight_bytes(spec, _weight_storage(folder, dtype.itemsize)))
     return _Known(
         MemoryPart("weights", weights, stats.weight_bytes),
-        MemoryPart("KV cache", stats.num_blocks * block_bytes, stats.kv_bytes),
+        MemoryPart("KV cache", (stats.num_blocks + stats.num_spare_blocks) * block_bytes, stats.kv_bytes),
         _predict_workspace(spec, num_prompt, dtype.itemsize),
     )
 

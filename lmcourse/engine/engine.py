@@ -210,6 +210,7 @@ class Engine:
             num_preemptions=self._steps.num_preemptions,
             num_admitted_tokens=self._scheduler.num_admitted_tokens,
             num_hit_tokens=self._scheduler.num_hit_tokens,
+            num_spare_blocks=runner.kv.num_blocks - blocks.num_blocks,
         )
 
     def check(self) -> None:

@@ -29,6 +29,7 @@ class EngineStats:
     num_preemptions: int
     num_admitted_tokens: int = 0  # known when their requests were admitted, again after a preemption
     num_hit_tokens: int = 0  # of those, found in the prefix cache
+    num_spare_blocks: int = 0  # beyond num_blocks: where recorded steps write their padding
 
     @property
     def hit_ratio(self) -> float:
