@@ -35,6 +35,7 @@ _CALIBRATION_FLAGS = (
 _QUANTISATION_FLAGS = (
     Flag("--w-bits", "bits of a weight; AWQ checkpoints have 4", "BITS", int, 4),
     Flag("--w-group-size", "weights that share a scale; must divide the model's sizes", "N", int, 128),
+    Flag("--head-bits", "bits of the head; 8 is read by this engine and by no other", "BITS", int, 16),
     Flag("--method", "search: as --search-scale; smooth: one fixed rule; rtn: no scales at all",
          choices=("smooth", "search", "rtn"), shown="smooth"),
 )  # fmt: skip
@@ -87,7 +88,7 @@ def run_auto_awq(args: argparse.Namespace) -> int:
 
     name = args.method or ("search" if args.search_scale else "smooth")
     settings = QuantSettings(args.w_bits, args.w_group_size, args.w_sym)
-    job = _job(args, settings=settings, method=METHODS[name])
+    job = _job(args, settings=settings, method=METHODS[name], head_bits=args.head_bits)
     source = find_model(args.model)
     with _Progress("quantise") as progress:
         result = auto_awq(source, args.work_dir, job, device=args.device, watch=progress)

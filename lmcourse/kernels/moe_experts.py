@@ -39,7 +39,7 @@ from lmcourse.kernels.lang import (
 )
 from lmcourse.kernels.moe_route import Routing
 from lmcourse.kernels.moe_tiles import experts_tiles
-from lmcourse.kernels.operands import AnyMatrix, Matrix, PackedMatrix
+from lmcourse.kernels.operands import AnyMatrix, Int8Matrix, Matrix, PackedMatrix
 from lmcourse.kernels.project import load_weight_rows, plan_rows, project
 from lmcourse.kernels.swiglu import gate, swiglu
 
@@ -84,6 +84,7 @@ def expert_of(stacked: AnyMatrix, number: int, total: int) -> AnyMatrix:
     """One expert's rows of a stacked matrix."""
     rows = stacked.shape[0] // total
     mine = slice(number * rows, (number + 1) * rows)
+    assert not isinstance(stacked, Int8Matrix), "only heads have 8 bits"
     if isinstance(stacked, PackedMatrix):
         return PackedMatrix(stacked.words[mine], stacked.groups[mine])
     return Matrix(stacked.weight[mine])

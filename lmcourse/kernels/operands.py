@@ -22,6 +22,7 @@ __all__ = [
     "AnyMatrix",
     "AnyNorm",
     "CentredNorm",
+    "Int8Matrix",
     "Matrix",
     "Norm",
     "PackedMatrix",
@@ -68,7 +69,21 @@ class PackedMatrix(NamedTuple):
         return self.shape[1] // self.groups.shape[1]
 
 
-AnyMatrix: TypeAlias = Matrix | PackedMatrix  # an operation has forms for each
+class Int8Matrix(NamedTuple):
+    """y = x · weightᵀ + bias, with weight[n, k] = codes[n, k] · scales[n]; a head, not a layer's matrix."""
+
+    codes: Tensor  # int8 [out_features, in_features], from -127 to 127
+    scales: Tensor  # float32 [out_features]
+    bias: Tensor | None = None  # [out_features]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
+        rows, columns = self.codes.shape
+        return rows, columns
+
+
+AnyMatrix: TypeAlias = Matrix | PackedMatrix | Int8Matrix  # an operation has forms for each
 
 
 class Norm(NamedTuple):

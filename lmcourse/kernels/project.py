@@ -45,8 +45,9 @@ from lmcourse.kernels.lang import (
     triton,
     wait_for_inputs,
 )
-from lmcourse.kernels.operands import AnyMatrix, Matrix, PackedMatrix
+from lmcourse.kernels.operands import AnyMatrix, Int8Matrix, Matrix, PackedMatrix
 from lmcourse.kernels.w4a16 import W4A16_PROJECT
+from lmcourse.kernels.w8a16 import W8A16_PROJECT
 
 __all__ = [
     "MOST_ROW_TOKENS",
@@ -245,6 +246,7 @@ _PROJECT: dict[type, Operation[..., Tensor]] = {
         ),
     ),
     PackedMatrix: W4A16_PROJECT,
+    Int8Matrix: W8A16_PROJECT,
 }
 
 

@@ -40,7 +40,7 @@ from lmcourse.models import (
     read_json,
     stored_tensors,
 )
-from lmcourse.quant import QuantSettings
+from lmcourse.quant import QuantSettings, StoredInt8
 from lmcourse.spec import ModelSpec
 from lmcourse.text.tokenizer import Tokenizer
 
@@ -59,6 +59,8 @@ class AwqJob:
     batch_size: int = 8
     settings: QuantSettings = field(default_factory=QuantSettings)
     method: Method = SMOOTH
+    head_bits: int = 16  # 8: an int8 head, which this engine reads and others do not
+    grid_bits: int | None = None  # a coarser grid in the same 4 stored bits: shows what 3 bits lose, saves nothing
 
     def __post_init__(self) -> None:
         for name in ("calib_samples", "calib_seqlen", "batch_size"):
@@ -69,6 +71,17 @@ class AwqJob:
             raise ConfigError(
                 "AWQ checkpoints hold 4-bit weights", expected="--w-bits 4", got=self.settings.bits, where="--w-bits"
             )
+        if self.head_bits not in (8, 16):
+            raise ConfigError("a head is not stored in so many bits", expected="16 or 8", got=self.head_bits,
+                              where="--head-bits")  # fmt: skip
+        if self.grid_bits is not None and self.grid_bits not in (2, 3, 4):
+            raise ConfigError("4 stored bits hold no such grid", expected="2, 3 or 4", got=self.grid_bits,
+                              where="grid_bits")  # fmt: skip
+
+    @property
+    def grid(self) -> QuantSettings:
+        """What weights are rounded to."""
+        return dataclasses.replace(self.settings, bits=self.grid_bits or self.settings.bits)
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,7 @@ def auto_awq(
     weights = open_source(source, place)
     check_destination(destination, weights.checkpoint.folder.resolve())
     _check_shapes(weights.spec, job.settings)
+    _check_head(weights, job.head_bits)
     text = find_text(job.calib_dataset)
     tokens = make_tokens(weights, text, job)
     unfinished = Unfinished(destination, _fingerprint(weights, job, tokens))
@@ -99,12 +113,12 @@ def auto_awq(
     try:
         for number, inputs in layers_with_inputs(weights, tokens, job, skip=unfinished.has):
             if inputs is not None:
-                layer_job = LayerJob(weights.spec, weights.rules, number, job.method, job.settings)
+                layer_job = LayerJob(weights.spec, weights.rules, number, job.method, job.grid)
                 unfinished.put(number, quantise_layer(layer_job, _stored_layer(weights, number), inputs))
             if watch is not None:
                 watch(number + 1, weights.spec.num_layers)
         rest = unfinished.folder / "rest.safetensors"
-        save_file(_rest(weights), rest)
+        save_file(_rest(weights, job.head_bits), rest)
         finish(destination, weights.checkpoint.folder, unfinished, rest, _config(weights, job, text))
     except Exception:  # not Ctrl-C: what is done waits for the next try
         unfinished.remove()
@@ -164,11 +178,32 @@ def _stored_layer(weights: WeightStream, number: int) -> dict[str, Tensor]:
     return {name: weights.checkpoint.read(name).to(weights.device) for name in names}
 
 
-def _rest(weights: WeightStream) -> dict[str, Tensor]:
-    """Embedding, final norm and head, as float16."""
-    modules = ("embedding", "norm") if weights.spec.tie_embeddings else ("embedding", "norm", "head")
-    names = [stored_tensors(weights.rules, f"{module}.weight").sources[0] for module in modules]
-    return {name: weights.checkpoint.read(name).half() for name in names}
+def _rest(weights: WeightStream, head_bits: int) -> dict[str, Tensor]:
+    """Embedding, final norm and head, as float16; the head as int8 where that was asked for."""
+    inside = {name for number in range(weights.spec.num_layers) for stored in weights.layer_tensors(number)
+              for name in stored.sources}  # fmt: skip
+    names = [source for name in weights.names for source in stored_tensors(weights.rules, name).sources]
+    kept = {name: weights.checkpoint.read(name) for name in names if name not in inside}
+    head = stored_tensors(weights.rules, "head.weight").sources[0]
+    out = {name: tensor.half() for name, tensor in kept.items() if head_bits == 16 or name != head}
+    if head_bits == 8:
+        stem = head.removesuffix("weight")
+        out |= {stem + leaf: tensor.cpu() for leaf, tensor in StoredInt8.round(kept[head])._asdict().items()}
+    return out
+
+
+def _check_head(weights: WeightStream, head_bits: int) -> None:
+    if head_bits == 16:
+        return
+    rule = None if weights.spec.tie_embeddings else stored_tensors(weights.rules, "head.weight").rule
+    if rule is None or rule.compute is not None or weights.spec.hidden % 4:
+        raise ConfigError(
+            "this model's head cannot be stored in 8 bits",
+            expected="a head of its own, whose rows are taken as they are",
+            got="one shared with the embedding" if rule is None else "rows that are computed with, or not in fours",
+            where="--head-bits",
+            next_step="leave the head in 16 bits",
+        )
 
 
 def make_tokens(weights: WeightStream, text: CalibrationText, job: AwqJob) -> Tensor:
@@ -206,7 +241,8 @@ def _fingerprint(weights: WeightStream, job: AwqJob, tokens: Tensor) -> Mapping[
         "source": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],
         "tokens": hashlib.sha256(tokens.numpy().tobytes()).hexdigest(),
         "method": job.method.name,
-        "settings": dataclasses.asdict(job.settings),
+        "settings": dataclasses.asdict(job.grid),
+        "head_bits": job.head_bits,
         "dtype": str(weights.dtype),
     }
 
@@ -222,6 +258,8 @@ def _config(weights: WeightStream, job: AwqJob, text: CalibrationText) -> dict[s
         "seqlen": job.calib_seqlen,
         "method": job.method.what,
     }
+    if job.grid.bits != job.settings.bits:
+        calibration["grid_bits"] = job.grid.bits
     if text.instead is not None:
         calibration["instead"] = f"{text.asked} could not be had; {text.instead} were used"
     quantisation = {
@@ -231,4 +269,6 @@ def _config(weights: WeightStream, job: AwqJob, text: CalibrationText) -> dict[s
         "group_size": job.settings.group_size,
         "zero_point": True,
     }
+    if job.head_bits != 16:
+        quantisation["head_bits"] = job.head_bits
     return config | {"quantization_config": quantisation, "lmcourse_calibration": calibration}

@@ -31,7 +31,7 @@ __all__ = ["Unfinished", "check_destination", "finish"]
 _SHARD_BYTES = 2 * 2**30
 _COPIED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 _NOT_COPIED = ("config.json", "model.safetensors.index.json", "evaluation.json", "training.json", "random_weights.json")
-_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32}
+_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32, "I8": torch.int8}
 
 
 class Unfinished:

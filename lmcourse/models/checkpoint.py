@@ -39,7 +39,7 @@ class TensorSource(Protocol):
         """Plain weights in their stored dtype, on any device: copy what is to be kept."""
 
     def read_words(self, name: str) -> Tensor:
-        """Packed weights, int32, on any device."""
+        """Packed weights, int32 or int8, on any device."""
 
     @property
     def num_bytes(self) -> int:
@@ -72,9 +72,9 @@ class Checkpoint:
         return self._read(info)
 
     def read_words(self, name: str) -> Tensor:
-        """Packed weights, int32."""
+        """Packed weights: int32, or the int8 codes of a head."""
         info = self.tensors[name]
-        if info.dtype != "I32":
+        if info.dtype not in ("I32", "I8"):
             next_step = "only the common layout of int32 words is read: quantise the fp16 model again"
             raise CheckpointError(
                 f"{name} does not hold packed words", expected="I32", got=info.dtype, where=info.file,

@@ -32,6 +32,7 @@ from lmcourse.models.quantisation import read_quantisation
 from lmcourse.models.random_weights import RANDOM_FILE, RandomCheckpoint
 from lmcourse.models.spec_limits import check_limits
 from lmcourse.models.weight_stream import WeightStream
+from lmcourse.quant import AwqFormat
 from lmcourse.spec import ModelSpec
 
 __all__ = ["Progress", "load_decoder", "load_spec", "open_checkpoint", "open_weights"]
@@ -104,7 +105,9 @@ def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
 def _check_quantisation(folder: Path, weights: WeightStream) -> None:
     """Config and tensors must agree on whether, and in which groups, weights are packed."""
     stated = read_quantisation(read_json(folder / "config.json"))
-    found = {weight_format.group_size for weight_format in weights.formats.values()}
+    found = {
+        weight_format.group_size for weight_format in weights.formats.values() if isinstance(weight_format, AwqFormat)
+    }
     agrees = bool(found) if stated is None or stated.group_size is None else found == {stated.group_size}
     if stated is not None and not agrees:
         raise CheckpointError(

@@ -26,6 +26,7 @@ class AwqConfig:
     """What matters of it; group_size None: one group for all input features."""
 
     group_size: int | None
+    head_bits: int = 16  # 8: this course's own; other engines read no such head
 
 
 def read_quantisation(config: Mapping[str, Any]) -> AwqConfig | None:
@@ -47,7 +48,10 @@ def read_quantisation(config: Mapping[str, Any]) -> AwqConfig | None:
     group_size = stated.get("group_size", stated.get("q_group_size", 128))
     if not isinstance(group_size, int) or isinstance(group_size, bool) or not (group_size == -1 or group_size >= 1):
         raise _unsupported(f"awq, group_size {group_size!r}")
-    return AwqConfig(None if group_size == -1 else group_size)
+    head_bits = stated.get("head_bits", 16)
+    if head_bits not in (8, 16):
+        raise _unsupported(f"awq with a head of {head_bits!r} bits")
+    return AwqConfig(None if group_size == -1 else group_size, head_bits)
 
 
 def _unsupported(got: str) -> UnsupportedModelError:

@@ -2,7 +2,7 @@
 
     config.json            a real model's shape
     random_weights.json    {"seed": 0, "std": 0.02}      in place of the safetensors
-    quantization_config    in config.json: 4-bit matrices (zeros of 7 or 8)
+    quantization_config    in config.json: 4-bit matrices (zeros of 7 or 8); with head_bits 8, an int8 head
 
 It offers what Checkpoint offers, under the names that the family's files have, so loading and converting see no
 difference. Element i of a tensor is splitmix64 (Steele, Lea, Flood 2014, figure 17) of i plus a start that seed and
@@ -56,9 +56,8 @@ class RandomCheckpoint:
         self._norms: set[str] = set()
         for canonical, info in _plain_infos(folder / RANDOM_FILE, spec, rules):
             module, leaf = canonical.rsplit(".", 1)
-            is_packed = quantised is not None and _is_quantised(module, info)
-            infos = _packed_infos(info, quantised) if quantised and is_packed else (info,)
-            self.tensors |= {one.name: one for one in infos}
+            for one in _stored_infos(module, info, quantised):
+                self.tensors[one.name] = one
             self._norms |= {info.name} if module.endswith("norm") and leaf == "weight" else set()
 
     @property
@@ -74,8 +73,8 @@ class RandomCheckpoint:
         return self._draw(name, dtype)
 
     def read_words(self, name: str) -> Tensor:
-        """A packed tensor, as int32."""
-        return self._draw(name, torch.int32)
+        """A packed tensor, as int32, or int8."""
+        return self._draw(name, torch.int8 if self.tensors[name].dtype == "I8" else torch.int32)
 
     def _draw(self, name: str, dtype: torch.dtype) -> Tensor:
         shape, shaper = self.tensors[name].shape, self._shapers.get(name.rsplit(".", 1)[1], self._shapers["weight"])
@@ -95,11 +94,13 @@ def _shapers(std: float) -> dict[str, Callable[[Tensor], Tensor]]:
     """From 64 random bits to an element, by the last part of a tensor's name."""
     unit = 1 / 2**23  # the upper 24 bits, signed, times this are even in [-1, 1)
     of_four_bits = math.sqrt((16**2 - 1) / 12)  # deviation of 0 … 15, all as likely
+    of_eight_bits = math.sqrt((256**2 - 1) / 12)
     return {
         "weight": lambda bits: (bits >> 40).to(torch.float32).mul_(std * math.sqrt(3) * unit),
         "qweight": lambda bits: (bits >> 32).to(torch.int32),
         "qzeros": lambda bits: ((bits >> 32).to(torch.int32) & 0x11111111) + 0x77777777,
         "scales": lambda bits: (bits >> 40).to(torch.float32).mul_(unit / 4).add_(1).mul_(std / of_four_bits),
+        "row_scales": lambda bits: (bits >> 40).to(torch.float32).mul_(unit / 4).add_(1).mul_(std / of_eight_bits),
     }
 
 
@@ -115,6 +116,18 @@ def _plain_infos(file: Path, spec: ModelSpec, rules: tuple[TensorRule, ...]) -> 
 def _is_quantised(module: str, info: TensorInfo) -> bool:
     """The layers' matrices, except routers, which are small and decide much."""
     return len(info.shape) == 2 and module.startswith("layers.") and not module.endswith("router")
+
+
+def _stored_infos(module: str, info: TensorInfo, quantised: AwqConfig | None) -> Iterator[TensorInfo]:
+    """What a checkpoint that is quantised so stores in the place of a plain tensor."""
+    if quantised is not None and module == "head" and quantised.head_bits == 8:
+        rows, stem = info.shape[0], info.name.removesuffix("weight")
+        yield TensorInfo(stem + "qweight", info.shape, "I8", math.prod(info.shape), info.file)
+        yield TensorInfo(stem + "row_scales", (rows, 1), "F32", rows * 4, info.file)
+    elif quantised is not None and _is_quantised(module, info):
+        yield from _packed_infos(info, quantised)
+    else:
+        yield info
 
 
 def _packed_infos(info: TensorInfo, quantised: AwqConfig) -> Iterator[TensorInfo]:

@@ -152,7 +152,7 @@ def write_safetensors(path: Path, slots: Mapping[str, Slot]) -> Iterator[TensorW
 
 
 def _header(slots: Mapping[str, Slot]) -> bytes:
-    words = {dtype: word for word, dtype in _FLOATS.items()} | {torch.int32: "I32"}
+    words = {dtype: word for word, dtype in _FLOATS.items()} | {torch.int32: "I32", torch.int8: "I8"}
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for name, slot in slots.items():

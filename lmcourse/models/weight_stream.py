@@ -26,7 +26,7 @@ from lmcourse.models.decoder import meta_decoder
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
 from lmcourse.models.packed_weights import find_formats, packed_sources, read_packed
 from lmcourse.models.safetensors_file import TensorInfo
-from lmcourse.quant import AwqFormat
+from lmcourse.quant import PackedFormat
 from lmcourse.spec import ModelSpec
 
 __all__ = ["WeightStream"]
@@ -52,6 +52,11 @@ class WeightStream:
             yield stored, self._weight(stored, tuple(parameter.shape))
         self._warn_of_unused(used)
 
+    @property
+    def names(self) -> list[str]:
+        """Of all canonical weights."""
+        return [name for name, _ in meta_decoder(self.spec, self.formats).named_parameters()]
+
     def layer_tensors(self, number: int) -> list[StoredTensor]:
         """What one layer is made of."""
         names = [name for name, _ in meta_decoder(self.spec, self.formats).layers[number].named_parameters()]
@@ -68,7 +73,7 @@ class WeightStream:
         return self._weight(self._stored(canonical), tuple(shape))
 
     @cached_property
-    def formats(self) -> Mapping[str, AwqFormat]:
+    def formats(self) -> Mapping[str, PackedFormat]:
         """The packed matrices, by canonical module."""
         return find_formats(self.checkpoint, self.spec, self.rules)
 
@@ -100,15 +105,17 @@ class WeightStream:
         module, leaf = canonical.rsplit(".", 1)
         return module in self.formats and leaf != "bias"
 
+    def _format_of(self, canonical: str) -> PackedFormat:
+        return self.formats[canonical.rsplit(".", 1)[0]]
+
     def _stored(self, canonical: str) -> StoredTensor:
         if self._is_packed(canonical):
-            return packed_sources(self.rules, canonical, self.checkpoint)
+            return packed_sources(self.rules, canonical, self.checkpoint, self._format_of(canonical))
         return stored_tensors(self.rules, canonical)
 
     def _weight(self, stored: StoredTensor, shape: tuple[int, ...]) -> Tensor:
         if self._is_packed(stored.name):
-            weight_format = self.formats[stored.name.rsplit(".", 1)[0]]
-            return read_packed(stored, weight_format, shape, self.spec, self._part)
+            return read_packed(stored, self._format_of(stored.name), shape, self.spec, self._part)
         rule, dtype = stored.rule, torch.float32 if self._is_wide(stored.name) else self.dtype
         shapes = zip(stored.sources, rule.shapes(self.spec, shape), strict=True)
         weight = rule.assemble([self._part(source, part_shape, dtype) for source, part_shape in shapes], self.spec)
@@ -124,7 +131,7 @@ class WeightStream:
                 where=info.file,
                 next_step="config and weights are of different models or versions: get both again",
             )
-        if dtype is torch.int32:
+        if dtype in (torch.int32, torch.int8):
             return self.checkpoint.read_words(source).to(device=self.device, copy=True)
         read = self.checkpoint.read(source)
         # A copy even when nothing changes: what was read is still backed by the file.

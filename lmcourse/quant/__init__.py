@@ -3,7 +3,7 @@
 rounding.py   fit_grid, quantise, fake_quantise   round to nearest, group by group
 awq.py        search_scale, search_clip, smooth_scale   activation-aware scales
 packing.py    pack_columns, unpack_columns        AWQ's order of eight numbers in an int32
-formats.py    WeightFormat, PLAIN, AwqFormat      how a matrix is stored, on disk and in the engine
+formats.py    WeightFormat, PLAIN, AwqFormat, Int8Format   how a matrix is stored, on disk and in the engine
 """
 
 from lmcourse.quant.awq import (
@@ -15,20 +15,34 @@ from lmcourse.quant.awq import (
     smooth_scale,
     typical_weight,
 )
-from lmcourse.quant.formats import PLAIN, AwqFormat, PlainFormat, StoredAwq, WeightFormat
+from lmcourse.quant.formats import (
+    INT8_ROWS,
+    PLAIN,
+    AwqFormat,
+    Int8Format,
+    PackedFormat,
+    PlainFormat,
+    StoredAwq,
+    StoredInt8,
+    WeightFormat,
+)
 from lmcourse.quant.packing import AWQ_ORDER, pack_columns, unpack_columns
 from lmcourse.quant.rounding import Grid, QuantSettings, fake_quantise, fit_grid, grouped, quantise
 
 __all__ = [
     "AWQ_ORDER",
+    "INT8_ROWS",
     "PLAIN",
     "AwqFormat",
     "ChannelStats",
     "Grid",
+    "Int8Format",
+    "PackedFormat",
     "PlainFormat",
     "QuantSettings",
     "ScaleSearch",
     "StoredAwq",
+    "StoredInt8",
     "WeightFormat",
     "fake_quantise",
     "fit_grid",

@@ -27,7 +27,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}  # most that one program may have
 POINTERS = {
     torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int64: "*i64", torch.int32: "*i32",
-    torch.int16: "*i16", torch.uint8: "*u8",
+    torch.int16: "*i16", torch.uint8: "*u8", torch.int8: "*i8",
     torch.float64: "*fp64",
 }  # fmt: skip
 

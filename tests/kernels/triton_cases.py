@@ -23,6 +23,7 @@ from conftest import FORMS, build_paged, poisoned_layer
 from lmcourse.kernels import (
     INT4,
     INT8,
+    Int8Matrix,
     LayerKV,
     Matrix,
     Norm,
@@ -51,6 +52,7 @@ from lmcourse.kernels.w4a16 import RowPlan, w4a16_rows
 from lmcourse.kernels.w4a16_norm_gate_up import w4a16_norm_gate_up_rows, w4a16_norm_gate_up_tiles
 from lmcourse.kernels.w4a16_norm_qkv import w4a16_norm_qkv_rows
 from lmcourse.kernels.w4a16_tiles import PackedTilePlan, unpack_triton, w4a16_tiles, w4a16_unpacked
+from lmcourse.kernels.w8a16 import w8a16_reference, w8a16_rows, w8a16_tiles, w8a16_unpacked
 from lmcourse.spec import RotarySpec
 
 TOLERANCES = {torch.float16: 4e-3, torch.float32: 1e-5}
@@ -202,6 +204,19 @@ def case_packed_project_split():
     parts = w4a16_tiles(x, matrix, plan=PackedTilePlan(16, 128, 64, 64, 4, 2))
     assert parts.shape[0] == 4
     near(parts.sum(0), packed_product(x, matrix), torch.float16)
+
+
+def case_int8_project():
+    for rows, width, tokens in ((37, 48, 1), (70, 128, 1), (130, 100, 5), (64, 320, 17), (66, 64, 70)):
+        codes = torch.randint(-127, 128, (rows, width), dtype=torch.int8)
+        matrix = Int8Matrix(codes, torch.rand(rows) * 0.01, torch.randn(rows).half() if rows % 2 else None)
+        x = torch.randn(tokens, width).half()
+        want = linear(x.double(), codes * matrix.scales.double()[:, None], None if rows % 2 == 0 else double(matrix)[2])
+        for form, most in ((w8a16_rows, 1), (w8a16_tiles, 64), (w8a16_unpacked, 10**6)):
+            if tokens <= most:
+                near(form(x, matrix)[0], want, torch.float16)
+                near(form(x, matrix, torch.float32)[0], want, torch.float16)
+        near(w8a16_reference(x.float(), matrix)[0], want, torch.float32)
 
 
 def case_packed_layer():

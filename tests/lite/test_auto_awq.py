@@ -237,3 +237,92 @@ def test_layers_run_as_the_engine_runs_them(small):
     torch.testing.assert_close(
         inputs[1].stats("attention.output").mean_abs, seen[0].abs().mean(0), rtol=1e-4, atol=1e-5
     )
+
+
+def test_int8_head_is_stored_loaded_and_converted(small, tmp_path):
+    """Logits stay within what rounding the head's rows to 8 bits can do."""
+    from lmcourse.models import convert
+
+    plain = auto_awq(small, tmp_path / "plain", job(), device="cpu")
+    result = auto_awq(small, tmp_path / "out", job(head_bits=8), device="cpu")
+    assert result.stored_bytes < plain.stored_bytes - 4096 * 250
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert (after["output.qweight"].dtype, after["output.qweight"].shape) == (torch.int8, (4096, 256))
+    assert (after["output.row_scales"].dtype, after["output.row_scales"].shape) == (torch.float32, (4096, 1))
+    assert "output.weight" not in after
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["head_bits"] == 8
+    convert(tmp_path / "out", tmp_path / "own")
+    hidden = torch.randn(5, 256)
+    want, got, own = (load(tmp_path / name).logits(hidden) for name in ("plain", "out", "own"))
+    assert torch.equal(got, own)
+    head = load_file(small / "model.safetensors")["output.weight"].float()
+    bound = head.abs().amax(1) / 254 * hidden.abs().sum(1, keepdim=True)
+    assert ((got - want).abs() <= bound * 1.01 + 1e-3).all()
+    assert 0 < float((got - want).norm() / want.norm()) < 0.02
+
+
+def test_int8_head_needs_a_head_of_its_own(small, tmp_path):
+    tied = tmp_path / "tied"
+    shutil.copytree(small, tied)
+    config = json.loads((tied / "config.json").read_text())
+    (tied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    with pytest.raises(ConfigError, match="cannot be stored in 8 bits"):
+        auto_awq(tied, tmp_path / "out", job(head_bits=8), device="cpu")
+    with pytest.raises(ConfigError, match="in so many bits"):
+        job(head_bits=4)
+    assert entries(tmp_path) == ["tied"]
+
+
+def test_grid_of_fewer_bits_fits_the_same_words(small, tmp_path):
+    auto_awq(small, tmp_path / "out", job(grid_bits=3), device="cpu")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    values = unpack_columns(after["model.layers.0.feed_forward.w1.qweight"])
+    assert int(values.max()) == 7
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["bits"] == 4
+    with pytest.raises(ConfigError, match="no such grid"):
+        job(grid_bits=5)
+
+
+def test_named_set_that_answers_is_used(small, tmp_path, monkeypatch):
+    """Against a stand-in for the `datasets` library: what it gives is what the samples are cut from."""
+    import sys
+    import types
+    import warnings
+
+    asked = {}
+
+    def load_dataset(path, config, **keywords):
+        asked.update(path=path, config=config, **keywords)
+        return ({"text": f"Line {n} of a set that somebody published, about rivers and hills.\n"} for n in range(900))
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setattr("lmcourse.lite.calibration_text.is_offline", lambda: False)
+    monkeypatch.setattr("lmcourse.lite.calibration_text.reach", lambda address: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = find_text("wikitext2")
+    assert (asked["path"], asked["config"], asked["split"]) == ("Salesforce/wikitext", "wikitext-2-raw-v1", "train")
+    assert (text.asked, text.instead) == ("wikitext2", None)
+    assert "Line 899 of a set" in text.text
+    auto_awq(small, tmp_path / "out", job(calib_dataset="wikitext2"), device="cpu")
+    said = json.loads((tmp_path / "out" / "config.json").read_text())["lmcourse_calibration"]
+    assert (said["dataset"], "instead" in said) == ("wikitext2", False)
+
+
+def test_another_text_gives_other_scales(small, tmp_path):
+    """A file of the user's own really is what the model reads."""
+    (tmp_path / "text.txt").write_text("zebra quagga okapi 17 + 4 = 21\n" * 400, encoding="utf-8")
+    auto_awq(small, tmp_path / "own", job(calib_dataset=str(tmp_path / "text.txt"), method=SEARCH), device="cpu")
+    auto_awq(small, tmp_path / "bundled", job(method=SEARCH), device="cpu")
+    name = "model.layers.1.attention_norm.weight"
+    one, two = (load_file(tmp_path / folder / "model.safetensors")[name] for folder in ("own", "bundled"))
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00 not text", b""])
+def test_file_that_is_no_text_is_named(small, tmp_path, content):
+    (tmp_path / "text.txt").write_bytes(content)
+    with pytest.raises((ConfigError, CalibrationError)) as caught:
+        auto_awq(small, tmp_path / "out", job(calib_dataset=str(tmp_path / "text.txt")), device="cpu")
+    assert "text.txt" in str(caught.value)
+    assert entries(tmp_path) == ["text.txt"]
