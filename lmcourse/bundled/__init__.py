@@ -3,18 +3,21 @@
 tiny-chat → InternLM2-architecture chat model in Hugging Face format; its card is tiny-chat/README.md.
 dummy/    → shapes of real models for measuring: configs and byte tokenizers; weights are drawn when they are loaded.
 dummy_shapes.json → more of them, one a line: at least one published size of every family.
+tiny_configs.json → for each family of the table a config.json of a few kilobytes of weights (models/tiny_models.py).
 calibration.txt.xz → dialogues of the same kinds, for quantisation; zoo/calibration.py writes it.
 """
 
 from __future__ import annotations
 
+import json
 import lzma
 from pathlib import Path
+from typing import Any
 
 from lmcourse.bundled.dummy_shapes import shape_folder, shape_names
 from lmcourse.errors import ModelNotFoundError
 
-__all__ = ["bundled_names", "calibration_text", "dummy_names", "dummy_path", "model_path"]
+__all__ = ["bundled_names", "calibration_text", "dummy_names", "dummy_path", "model_path", "tiny_configs"]
 
 _ROOT, _DUMMY = Path(__file__).parent, "dummy:"
 
@@ -60,6 +63,12 @@ def dummy_path(name: str) -> Path | None:
         got=name[:80],
         next_step="take one of these; for another shape put random_weights.json beside a config.json of your own",
     )
+
+
+def tiny_configs() -> dict[str, dict[str, Any]]:
+    """By the name of the family in the table, in the table's order."""
+    configs: dict[str, dict[str, Any]] = json.loads((_ROOT / "tiny_configs.json").read_text(encoding="utf-8"))
+    return configs
 
 
 def calibration_text() -> str:

@@ -14,6 +14,7 @@ __all__ = ["add_parser", "run"]
 _EXAMPLES = """examples:
   lmcourse list
   lmcourse list --json                 rows of {family, architectures, modality, status}
+  lmcourse list --check                runs a tiny random model of each row; exit status 1 if one fails
 """
 
 
@@ -26,7 +27,11 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="print JSON (default: a table)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON (default: a table)")
+    form.add_argument(
+        "--check", action="store_true", help="run a tiny random model of each row (default: only list them); seconds"
+    )
     parser.set_defaults(func=run)
 
 
@@ -35,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from lmcourse.bundled import bundled_names, dummy_names
     from lmcourse.models import FAMILIES
 
+    if args.check:
+        return _check()
     if args.json:
         rows = [
             {"family": f.name, "architectures": list(f.architectures), "modality": f.modality, "status": f.status}
@@ -50,3 +57,17 @@ def run(args: argparse.Namespace) -> int:
     print(f"\nmodels that come along: {', '.join(bundled_names())}")
     print(f"real shapes with random weights, for measuring: {', '.join(dummy_names())}")
     return 0
+
+
+def _check() -> int:
+    """A line per row as soon as it is known; 1 if any failed."""
+    from lmcourse.bench.families import run_family
+    from lmcourse.models import FAMILIES
+
+    failed = 0
+    for family in FAMILIES:
+        trial = run_family(family)
+        said = {True: "ok", False: "failed", None: "-"}[trial.ok]
+        print(f"{family.name:<20} {said:<7} {trial.what}", flush=True)
+        failed += trial.ok is False
+    return min(1, failed)

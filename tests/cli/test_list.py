@@ -25,3 +25,10 @@ def test_table_is_aligned(capsys):
     assert gap == ""
     assert "tiny-chat" in bundled
     assert "dummy:internlm2-1_8b" in dummies
+
+
+def test_check_runs_a_tiny_model_of_each_row(capsys):
+    assert main(["list", "--check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == [family.name for family in FAMILIES]
+    assert all(line[21:23] == "ok" for line, family in zip(lines, FAMILIES, strict=True) if family.modality == "text")

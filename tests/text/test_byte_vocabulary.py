@@ -13,8 +13,10 @@ from lmcourse.models import load_spec
 from lmcourse.text.chat_template import find_template
 from lmcourse.text.tokenizer import TextStream, Tokenizer
 
+FOLDERS = ("internlm2-1_8b", "llama2-7b", "tiny")  # the others are written by bundled/dummy_shapes.py
 
-@pytest.fixture(params=dummy_names())
+
+@pytest.fixture(params=[name for name in dummy_names() if name.split(":")[1] in FOLDERS])
 def folder(request):
     return dummy_path(request.param)
 

@@ -1,0 +1,128 @@
+"""Family trials: every row of the table as a tiny random model, run by the engine and held against transformers.
+
+    config and tensors as published ──engine──▶ greedy answers, likeliest tokens ─┐
+                        └─ transformers (baseline/relabelled.py) ─────────────────┴─▶ as parity.py compares
+
+Two prompts share a batch; one is longer than any window, so prompts, decodes and company are all in it.
+
+Lesson: 8 (the table, live)
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmcourse.bench.parity import TOLERANCES, EngineAnswer, answer_prompts, compare_with_transformers
+from lmcourse.bundled import tiny_configs
+from lmcourse.config import TurbomindEngineConfig
+from lmcourse.errors import LmcourseError
+
+if TYPE_CHECKING:
+    from lmcourse.models import Family
+
+__all__ = ["FamilyTrial", "TrialTable", "run_family", "try_families", "try_family"]
+
+_PROMPT_LENS, _NUM_TOKENS = (53, 7), 6
+
+
+@dataclass(frozen=True)
+class FamilyTrial:
+    """How a row did. ok is None where there is nothing to try yet."""
+
+    family: str
+    ok: bool | None
+    what: str
+
+    def __str__(self) -> str:
+        return f"{_SIGNS[self.ok]} {self.family:<20} {self.what}"
+
+
+_SIGNS = {True: "✓", False: "✗", None: "–"}
+_COLOURS = {True: "#d9f2df", False: "#f8d7da", None: "#eeeeee"}
+
+
+class TrialTable(tuple[FamilyTrial, ...]):
+    """Rows that show themselves: a sign for each, and in a notebook a colour too."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr style="background:{_COLOURS[trial.ok]};color:#111"><td>{_SIGNS[trial.ok]}</td>'
+            f'<td style="text-align:left">{trial.family}</td><td style="text-align:left">{trial.what}</td></tr>'
+            for trial in self
+        )
+        head = "<tr><th></th><th>family</th><th>as a tiny random model</th></tr>"
+        return f"<table>{head}{rows}</table>"
+
+
+def try_families(names: Sequence[str] | None = None, *, seed: int = 0, dtype: str = "float32") -> TrialTable:
+    """All rows, or those named, in the table's order, against transformers; dtype is the engine's."""
+    from lmcourse.models import FAMILIES
+
+    chosen = [family for family in FAMILIES if names is None or family.name in names]
+    return TrialTable(try_family(family, seed=seed, dtype=dtype) for family in chosen)
+
+
+def try_family(family: Family, *, seed: int = 0, dtype: str = "float32") -> FamilyTrial:
+    """One row against transformers in float32; an error is a row too. In 16 bits, near ties may fall otherwise."""
+    return _trial(family, lambda folder: _compare(folder, seed, dtype), seed)
+
+
+def run_family(family: Family, *, seed: int = 0) -> FamilyTrial:
+    """One row through the engine alone: what `lmcourse list --check` shows."""
+
+    def run(folder: Path) -> tuple[bool, str]:
+        answers = _answer(folder, seed, "auto")
+        return True, f"{sum(len(answer.token_ids) for answer in answers)} tokens generated"
+
+    return _trial(family, run, seed)
+
+
+def _trial(family: Family, run: Callable[[Path], tuple[bool, str]], seed: int) -> FamilyTrial:
+    from lmcourse.models.tiny_models import write_tiny_model
+
+    if family.name not in tiny_configs():
+        return FamilyTrial(family.name, None, f"{family.status}; no tiny model of it yet")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "tiny"
+        write_tiny_model(family.name, folder, seed=seed)
+        try:
+            ok, what = run(folder)
+        except LmcourseError as error:
+            ok, what = False, str(error).splitlines()[0]
+    return FamilyTrial(family.name, ok, what)
+
+
+def _answer(folder: Path, seed: int, dtype: str) -> list[EngineAnswer]:
+    from lmcourse.engine import Engine
+
+    draw = random.Random(seed)
+    prompts = [[draw.randrange(16, 300) for _ in range(length)] for length in _PROMPT_LENS]
+    config = TurbomindEngineConfig(dtype=dtype, max_batch_size=2, session_len=256, cache_max_entry_count=16)
+    with Engine.from_folder(folder, config) as engine:
+        return answer_prompts(engine, prompts, _NUM_TOKENS)
+
+
+def _compare(folder: Path, seed: int, dtype: str) -> tuple[bool, str]:
+    from lmcourse.baseline.relabelled import load_reference
+
+    answers = _answer(folder, seed, dtype)
+    reference = load_reference(folder)
+    parity = compare_with_transformers(reference, answers)
+    limit = TOLERANCES[dtype]
+    chose_well = parity.all_equal if dtype == "float32" else parity.largest_loss < limit
+    ok = chose_well and parity.largest_difference < limit
+    if ok:
+        name = type(reference).__name__
+        return True, f"{parity.num_equal} tokens as {name} says, log-probabilities within {limit:.0e}"
+    return False, f"{parity.num_equal} of {parity.num_tokens} tokens, off by {parity.largest_difference:.1e}"
