@@ -3,6 +3,7 @@
 #   PYTHON=python3.12 make lab     use this Python (3.11 to 3.14) instead of the first good one
 #   make test WORKERS=4            more test processes (default 2)
 #   make lab TORCH_BUILD=any       take whatever PyTorch pip chooses
+#   make lab WHEELHOUSE=folder     install from a folder that `make wheelhouse` filled, without a network
 #
 # A machine without nvidia-smi gets the CPU build of PyTorch, whatever pip would choose by itself.
 
@@ -17,7 +18,8 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints-cpu.txt)
 TORCH_BUILD := $(if $(NVIDIA),any,$(if $(filter Linux,$(shell uname -s)),cpu,any))
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --retries 10 --timeout 180
+OFFLINE := $(if $(WHEELHOUSE),--no-index --find-links $(abspath $(WHEELHOUSE)))
+INSTALL := $(PIP) install --retries 10 --timeout 180 $(OFFLINE)
 LAB_EXTRAS := all
 DEV_EXTRAS := all,dev
 
@@ -25,10 +27,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test check soak lessons env clean
+.PHONY: help lab test check soak lessons env wheelhouse clean
 
 help:  ## list these tasks
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1~\2/p' Makefile | awk -F'~' '{printf "%-16s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1~\2/p' Makefile | awk -F'~' '{printf "%-18s%s\n", $$1, $$2}'
 
 lab: $(VENV)/.ready-lab  ## set everything up and open the course in JupyterLab
 	@$(BIN)/lmcourse lab
@@ -51,6 +53,14 @@ lessons: $(VENV)/.ready-dev  ## build and run all lessons from notebooks/source
 	$(BIN)/python -m lmcourse.authoring build
 
 env: $(VENV)/.ready-dev  ## set up .venv for tests and authors, and nothing else
+
+wheelhouse: $(BIN)/python  ## fetch every package of the course once, into wheelhouse/, for a class without a network
+	@mkdir -p wheelhouse
+	$(if $(filter cpu,$(TORCH_BUILD)),@$(MAKE) --no-print-directory .cpu-torch-wheel)
+	@$(PIP) download --quiet --dest wheelhouse --find-links wheelhouse $(CONSTRAINTS) "setuptools>=77,<82" ".[$(LAB_EXTRAS)]"
+	@rm -f wheelhouse/lmcourse-*
+	@echo "$$(ls wheelhouse | wc -l) packages, $$(du -sh wheelhouse | cut -f1), for $$($(BIN)/python --version) on this kind of machine."
+	@echo "Copy the course's folder with wheelhouse/ in it; there: make lab WHEELHOUSE=wheelhouse"
 
 clean:  ## remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
@@ -91,6 +101,18 @@ $(BIN)/python:
 	echo >&2 "  next:     Debian, Ubuntu: sudo apt-get install python3 python3-venv · macOS: brew install python@3.12"; \
 	echo >&2 "            conda: conda create -n py312 python=3.12 && conda activate py312 · or name one: PYTHON=/path/to/python3.12 make lab"; \
 	exit 1
+
+# For the wheelhouse the CPU build comes from pip's indexes, or from the index that uv names.
+.PHONY: .cpu-torch-wheel
+.cpu-torch-wheel:
+	@ls wheelhouse/torch-$(TORCH)+cpu-* >/dev/null 2>&1 \
+	|| $(PIP) download --quiet --no-deps --dest wheelhouse "torch==$(TORCH)+cpu" 2>/dev/null \
+	|| { $(INSTALL) --quiet uv && index=$$(echo "torch==$(TORCH)" | $(BIN)/uv pip compile - --quiet --no-deps --torch-backend cpu \
+	     --emit-index-annotation --python $(BIN)/python | sed -n 's/.*# from //p') && [ -n "$$index" ] \
+	     && $(PIP) download --quiet --no-deps --dest wheelhouse --index-url "$$index" "torch==$(TORCH)"; } \
+	|| { echo >&2 "The CPU build of PyTorch $(TORCH) could not be had for the wheelhouse."; \
+	     echo >&2 "  next: check the network and run this again; or take pip's choice: make wheelhouse TORCH_BUILD=any"; \
+	     exit 1; }
 
 # pip takes the CPU build where its indexes have it; otherwise uv, which knows PyTorch's own index, is asked for it.
 .PHONY: .cpu-torch

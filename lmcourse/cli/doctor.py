@@ -18,6 +18,7 @@ _EXAMPLES = """examples:
   lmcourse doctor                          every check; each line is ok or says what mends it
   lmcourse doctor --offline                without asking the model hubs
   lmcourse doctor --link-model             make ~/internlm2-chat-1_8b lead to a model
+  lmcourse doctor --class 30               and the checklist before a class: 30 students on this machine, or its server
   lmcourse check_env --json                versions and rows, to paste into an issue
 """
 
@@ -42,15 +43,35 @@ def add_parser(subparsers: Any) -> None:
         help="first make ~/internlm2-chat-1_8b a link to FOLDER; without FOLDER to the real InternLM2-chat-1.8B if it "
         "lies in a usual place and fits into memory, else to the bundled tiny-chat (default: no link is made)",
     )
+    parser.add_argument(
+        "--class",
+        dest="students",
+        metavar="STUDENTS",
+        nargs="?",
+        type=int,
+        const=30,
+        help="also check what a class needs: lessons, wheelhouse, grading, memory for each, the server that "
+        "LMCOURSE_SERVER names (without a number: 30 students; default: no class)",
+    )
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from lmcourse.doctor import choose_model, doctor, link_model
+    from lmcourse.doctor import choose_model, class_report, doctor, link_model
 
     if args.link_model is not None:
         target = Path(args.link_model) if args.link_model else choose_model(Path.home())
         print(f"~/internlm2-chat-1_8b leads to {link_model(Path.home(), target)}\n")
     report = doctor(offline=args.offline)
+    if args.students is not None:
+        report = class_report(report, _at_least_one(args.students))
     print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if args.json else report)
     return 0 if report.healthy else 1
+
+
+def _at_least_one(students: int) -> int:
+    if students < 1:
+        from lmcourse.errors import ConfigError
+
+        raise ConfigError("a class has students", expected="1 or more", got=students, where="--class")
+    return students

@@ -12,6 +12,7 @@ import lmcourse.doctor
 from lmcourse.bundled import model_path
 from lmcourse.cli import doctor
 from lmcourse.doctor import Report, Row
+from lmcourse.errors import ConfigError
 
 
 @pytest.fixture
@@ -52,3 +53,15 @@ def test_doctor_with_nothing_to_fix_exits_0(run, monkeypatch, capsys):
     monkeypatch.setattr(lmcourse.doctor, "doctor", lambda offline: healthy)
     assert run("doctor") == 0
     assert "ready" in capsys.readouterr().out
+
+
+def test_doctor_for_a_class_adds_the_checklist(run, monkeypatch, capsys):
+    healthy = Report((Row("Python", "ok", "3.12"),), {})
+    monkeypatch.setattr(lmcourse.doctor, "doctor", lambda offline: healthy)
+    monkeypatch.delenv("LMCOURSE_SERVER", raising=False)
+    run("doctor", "--class", "3")
+    shown = capsys.readouterr().out
+    for name in ("lessons", "solutions", "wheelhouse", "sandbox", "share of 3", "first words"):
+        assert f"  {name} " in shown
+    with pytest.raises(ConfigError, match="a class has students"):
+        run("doctor", "--class", "0")
