@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from lmcourse.engine.batch import Batch
+from lmcourse.engine.graphs import Recorder
 from lmcourse.engine.intake import Entry
 from lmcourse.engine.scheduler import Plan
 from lmcourse.text.pictures import Picture, PictureReader, Piece
@@ -44,8 +45,8 @@ class Encoder(PictureReader, Protocol):
     def num_bytes(self) -> int:
         """Memory of its weights."""
 
-    def encode(self, pictures: Sequence[Picture]) -> list[Tensor]:
-        """Features of each picture [num_tokens, hidden], in the decoder's dtype."""
+    def encode(self, pictures: Sequence[Picture], recorder: Recorder | None = None) -> list[Tensor]:
+        """Features of each picture [num_tokens, hidden], in the decoder's dtype; recorder: for passes that recur."""
 
 
 class _Part(NamedTuple):
@@ -69,8 +70,8 @@ def shows_pictures(plan: Plan, entries: Mapping[int, Entry]) -> bool:
 class FeatureStore:
     """Owner of the features that are kept."""
 
-    def __init__(self, encoder: Encoder, most_bytes: int = _MOST_BYTES) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder, recorder: Recorder | None = None, most_bytes: int = _MOST_BYTES) -> None:
+        self.encoder, self._recorder = encoder, recorder
         self._most_bytes, self._num_bytes = most_bytes, 0
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()  # by picture key, the least recently used first
         self.num_encoded = 0  # pictures that the encoder was asked for
@@ -88,7 +89,7 @@ class FeatureStore:
     def _find(self, pictures: Mapping[bytes, Picture]) -> dict[bytes, Tensor]:
         """Each one's features, encoded now if they are not there."""
         missing = [picture for key, picture in pictures.items() if key not in self._kept]
-        new = self.encoder.encode(missing) if missing else []
+        new = self.encoder.encode(missing, self._recorder) if missing else []
         self.num_encoded += len(missing)
         found = {key: self._kept[key] for key in pictures if key in self._kept}
         found |= {picture.key: features for picture, features in zip(missing, new, strict=True)}

@@ -54,7 +54,7 @@ class ModelRunner:
     ) -> None:
         """most_rows: requests that one step may sample for. With a recorder the cache has a block to spare."""
         self.decoder, self.kv = decoder, kv
-        self.features = None if encoder is None else FeatureStore(encoder)
+        self.features = None if encoder is None else FeatureStore(encoder, recorder)
         self._recorded: RecordedSteps | None = None
         if recorder is not None:
             self._recorded = RecordedSteps(decoder, kv, recorder, most_rows=most_rows, session_len=session_len)

@@ -27,6 +27,7 @@ from lmcourse.models.language_part import has_pictures
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
 from lmcourse.models.loading import Progress, load_decoder, load_spec, open_checkpoint, open_weights
 from lmcourse.models.new_folder import new_folder, require_free_space
+from lmcourse.models.random_weights import RandomTensors, draws_weights
 from lmcourse.models.safetensors_file import Slot, TensorInfo, TensorWriter, read_header, write_safetensors
 from lmcourse.models.weight_stream import WeightStream
 
@@ -39,6 +40,7 @@ __all__ = [
     "Family",
     "FeatureRows",
     "Progress",
+    "RandomTensors",
     "Slot",
     "StoredTensor",
     "TensorInfo",
@@ -48,6 +50,7 @@ __all__ = [
     "WeightStream",
     "convert",
     "detect_format",
+    "draws_weights",
     "find_family",
     "has_pictures",
     "load_decoder",

@@ -29,7 +29,7 @@ from lmcourse.models.files import read_json, require_folder
 from lmcourse.models.hf_config import token_ids
 from lmcourse.models.language_part import LanguagePart, has_pictures, read_language_config
 from lmcourse.models.quantisation import read_quantisation
-from lmcourse.models.random_weights import RANDOM_FILE, RandomCheckpoint
+from lmcourse.models.random_weights import RandomCheckpoint, draws_weights
 from lmcourse.models.spec_limits import check_limits
 from lmcourse.models.weight_stream import WeightStream
 from lmcourse.quant import AwqFormat
@@ -93,7 +93,7 @@ def open_weights(folder: Path, *, dtype: torch.dtype | None, device: torch.devic
 
 def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
     """The stored tensors of a Hugging Face folder: read from its files or, where it has none, drawn on the device."""
-    if not (folder / RANDOM_FILE).is_file() or any(folder.glob("*.safetensors")):
+    if not draws_weights(folder):
         checkpoint = Checkpoint(folder)
         return LanguagePart(checkpoint) if has_pictures(read_json(folder / "config.json")) else checkpoint
     spec, family = _read_config(folder)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -30,35 +30,29 @@ from lmcourse.models.quantisation import AwqConfig
 from lmcourse.models.safetensors_file import TensorInfo
 from lmcourse.spec import ModelSpec
 
-__all__ = ["RANDOM_FILE", "RandomCheckpoint"]
+__all__ = ["RANDOM_FILE", "RandomCheckpoint", "RandomTensors", "draws_weights"]
 
 RANDOM_FILE = "random_weights.json"
 _WORDS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}  # a spec's dtypes as safetensors calls them
 _CHUNK = 2**22  # elements drawn at a time: their 64-bit counters are the only memory besides the tensor
 
 
-class RandomCheckpoint:
+def draws_weights(folder: Path) -> bool:
+    """Whether the folder's weights are drawn: it says how, and has none."""
+    return (folder / RANDOM_FILE).is_file() and not any(folder.glob("*.safetensors"))
+
+
+class RandomTensors:
     """Tensors by name, each made when it is read; the same seed and name give the same bits on every device."""
 
     def __init__(
-        self,
-        folder: Path,
-        spec: ModelSpec,
-        rules: tuple[TensorRule, ...],
-        device: torch.device,
-        quantised: AwqConfig | None = None,
+        self, folder: Path, infos: Iterable[TensorInfo], device: torch.device, norms: Collection[str] = ()
     ) -> None:
-        """quantised: the layers' matrices are AWQ's, with values of the same deviation."""
-        self.folder, self._device = folder, device
+        """norms: names of those that are ones."""
+        self.folder, self._device, self._norms = folder, device, norms
         self._seed, std = _read_settings(folder / RANDOM_FILE)
         self._shapers = _shapers(std)
-        self.tensors: dict[str, TensorInfo] = {}
-        self._norms: set[str] = set()
-        for canonical, info in _plain_infos(folder / RANDOM_FILE, spec, rules):
-            module, leaf = canonical.rsplit(".", 1)
-            for one in _stored_infos(module, info, quantised):
-                self.tensors[one.name] = one
-            self._norms |= {info.name} if module.endswith("norm") and leaf == "weight" else set()
+        self.tensors = {info.name: info for info in infos}
 
     @property
     def num_bytes(self) -> int:
@@ -87,7 +81,28 @@ class RandomCheckpoint:
         return flat.view(shape)
 
     def __repr__(self) -> str:
-        return f"RandomCheckpoint({self.folder.name}: {len(self.tensors)} tensors, seed {self._seed})"
+        return f"{type(self).__name__}({self.folder.name}: {len(self.tensors)} tensors, seed {self._seed})"
+
+
+class RandomCheckpoint(RandomTensors):
+    """The tensors that a decoder-only model of this shape has."""
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: ModelSpec,
+        rules: tuple[TensorRule, ...],
+        device: torch.device,
+        quantised: AwqConfig | None = None,
+    ) -> None:
+        """quantised: the layers' matrices are AWQ's, with values of the same deviation."""
+        stored: list[TensorInfo] = []
+        norms: set[str] = set()
+        for canonical, info in _plain_infos(folder / RANDOM_FILE, spec, rules):
+            module, leaf = canonical.rsplit(".", 1)
+            stored += _stored_infos(module, info, quantised)
+            norms |= {info.name} if module.endswith("norm") and leaf == "weight" else set()
+        super().__init__(folder, stored, device, norms)
 
 
 def _shapers(std: float) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from lmcourse.errors import PromptError
 from lmcourse.vision.fetch import fetch
@@ -99,7 +99,9 @@ def _upright_rgb(picture: Image.Image, where: object = None) -> Image.Image:
             if getattr(picture, "is_animated", False):
                 picture.seek(0)
             picture.load()
-            flat = _on_white(_eight_bits(ImageOps.exif_transpose(picture), where))
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            upright = ImageOps.exif_transpose(picture) if turned else picture
+            flat = _on_white(_eight_bits(upright, where))
     except PromptError:
         raise
     except Exception as error:  # a damaged file can fail anywhere in the decoders, with anything
@@ -129,7 +131,7 @@ def _on_white(picture: Image.Image) -> Image.Image:
         clear = picture.convert("RGBA")
         white = Image.new("RGBA", clear.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, clear).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:

@@ -11,12 +11,12 @@ Lesson: 6 (from pixels to tokens)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from lmcourse.vision.images import load_image
 from lmcourse.vision.llava_config import LlavaSpec
 from lmcourse.vision.tiles import Tiles, cut
 
-__all__ = ["LlavaEncoder", "LlavaEyes", "LlavaPicture", "Projector"]
+__all__ = ["LlavaEncoder", "LlavaEyes", "LlavaPicture", "Projector", "Recorder"]
 
 _MOST_TILES = 16  # in one pass of the tower
 
@@ -77,6 +77,18 @@ class LlavaEyes(nn.Module):
         self.tower = ClipTower(spec.tower, max(spec.wanted))
         seen = spec.tower.hidden * len(spec.wanted)
         self.projector = Projector([seen, *[spec.hidden] * spec.num_maps], bias=spec.projector_bias)
+        self.mean, self.std = self._constants(torch.device("cpu"))
+
+    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each colour [3, 1, 1], where a recorded pass can find them."""
+        cutting = self.spec.cutting
+        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (cutting.mean, cutting.std))
+        return mean, std
+
+    def settle(self) -> LlavaEyes:
+        """All weights are there: bring the constants to their device."""
+        self.mean, self.std = self._constants(self.tower.positions.device)
+        return self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 [tiles, 3, side, side] → [tiles · features of a tile, hidden]."""
@@ -84,11 +96,7 @@ class LlavaEyes(nn.Module):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 → the tower's dtype, each colour with the mean and deviation that the tower was trained with."""
-        cutting = self.spec.cutting
-        mean, std = (
-            torch.tensor(values, device=pixels.device)[:, None, None] for values in (cutting.mean, cutting.std)
-        )
-        return ((pixels.float() / 255 - mean) / std).to(self.tower.positions.dtype)
+        return ((pixels.float() / 255 - self.mean) / self.std).to(self.tower.positions.dtype)
 
     def look(self, pixels: Tensor) -> Tensor:
         """Normalised pixels → the tower's features [tiles, features of a tile, seen]."""
@@ -100,12 +108,20 @@ class LlavaEyes(nn.Module):
         return self.projector(features).flatten(0, 1)  # type: ignore[no-any-return]
 
 
+class Recorder(Protocol):
+    """How repeated work is done: engine/graphs.py has one for CUDA."""
+
+    def run(self, key: Hashable, work: Callable[[], Tensor]) -> Tensor:
+        """Do the work, or what was recorded of it under this key."""
+
+
 class LlavaEncoder:
     """The engine's Encoder for LLaVA."""
 
     def __init__(self, eyes: LlavaEyes, newline: Tensor | None) -> None:
         """newline: [hidden], the learned end of a row of features; None for models that have none."""
-        self.eyes, self.newline = eyes, newline
+        self.eyes, self.newline = eyes.settle(), newline
+        self._inputs: dict[int, Tensor] = {}  # by number of tiles: where a recorded pass reads them
 
     @property
     def placeholder_id(self) -> int:
@@ -123,13 +139,13 @@ class LlavaEncoder:
         return LlavaPicture(cut(picture, self.eyes.spec.cutting), picture.size)
 
     @torch.inference_mode()
-    def encode(self, pictures: Sequence[Picture]) -> list[Tensor]:
-        """Features of each picture [num_tokens, hidden]."""
+    def encode(self, pictures: Sequence[Picture], recorder: Recorder | None = None) -> list[Tensor]:
+        """Features of each picture [num_tokens, hidden]. recorder: repeats what it has seen in one launch."""
         cuts = [picture.tiles for picture in pictures if isinstance(picture, LlavaPicture)]
         assert len(cuts) == len(pictures), "these pictures were made ready for another model"
         pixels = np.concatenate([tiles.pixels for tiles in cuts])
         weight = self.eyes.tower.positions
-        passes = [self.eyes(torch.from_numpy(part).to(weight.device)) for part in _split(pixels)]
+        passes = [self._look(torch.from_numpy(part), recorder) for part in _split(pixels)]
         newline = weight.new_zeros(self.eyes.spec.hidden) if self.newline is None else self.newline
         features = torch.cat([*passes, newline[None]])  # -1 is the newline
         per_tile = (len(features) - 1) // len(pixels)
@@ -139,6 +155,17 @@ class LlavaEncoder:
             rows.append(features[torch.from_numpy(order).to(weight.device)])
             first += len(tiles.pixels)
         return rows
+
+    def _look(self, pixels: Tensor, recorder: Recorder | None) -> Tensor:
+        """One pass: uint8 tiles on the host → features [tiles · features of a tile, hidden]."""
+        device, count = self.eyes.tower.positions.device, len(pixels)
+        if recorder is None:
+            features: Tensor = self.eyes(pixels.to(device))
+            return features
+        if count not in self._inputs:
+            self._inputs[count] = torch.empty_like(pixels, device=device)
+        self._inputs[count].copy_(pixels)
+        return recorder.run(("tiles", count), lambda: self.eyes(self._inputs[count])).clone()
 
 
 def _split(pixels: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:

@@ -5,6 +5,7 @@ Lesson: 6 (what is in the folder)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ from typing import Any
 import torch
 
 from lmcourse.errors import CheckpointError, LmcourseError
-from lmcourse.models import Checkpoint, TensorSource, has_pictures, load_spec, read_json, require_folder
+from lmcourse.models import (
+    Checkpoint,
+    RandomTensors,
+    TensorInfo,
+    TensorSource,
+    draws_weights,
+    has_pictures,
+    load_spec,
+    read_json,
+    require_folder,
+)
 from lmcourse.text.hub import find_model
 from lmcourse.vision.llava import LlavaEncoder, LlavaEyes
 from lmcourse.vision.llava_config import LlavaSpec, read_llava
@@ -29,18 +40,36 @@ def load_encoder(folder: Path, *, dtype: torch.dtype, device: torch.device) -> L
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if not has_pictures(config):
         return None
+    language, like = load_spec(folder), torch.empty(0, dtype=dtype, device=device)
+    sizes = {"hidden": language.hidden, "vocab": language.vocab}
+    if draws_weights(folder):
+        return _draw_encoder(read_llava(config, folder, config.get("vision_config") or {}, **sizes), folder, like)
     source = Checkpoint(folder)
     tower_source, tower_config = _find_tower(config, folder, source)
-    language = load_spec(folder)
-    spec = read_llava(config, folder, tower_config, hidden=language.hidden, vocab=language.vocab)
-    like = torch.empty(0, dtype=dtype, device=device)
-    with torch.device("meta"):
-        eyes = LlavaEyes(spec)
+    spec = read_llava(config, folder, tower_config, **sizes)
+    eyes = _make_eyes(spec)
     prefix = tower_prefix(tower_source)
     assert prefix is not None, "_find_tower found it"
     load_module(eyes.tower, tower_names(prefix, max(spec.wanted)), tower_source, like)
     load_module(eyes.projector, projector_names(source, spec.num_maps), source, like)
-    return LlavaEncoder(eyes.eval(), _read_newline(spec, source, like))
+    return LlavaEncoder(eyes, _read_newline(spec, source, like))
+
+
+def _make_eyes(spec: LlavaSpec) -> LlavaEyes:
+    with torch.device("meta"):
+        return LlavaEyes(spec)
+
+
+def _draw_encoder(spec: LlavaSpec, folder: Path, like: torch.Tensor) -> LlavaEncoder:
+    """Random weights of this shape, for measuring; norms are ones."""
+    eyes = _make_eyes(spec)
+    shapes = {name: tuple(parameter.shape) for name, parameter in eyes.named_parameters()}
+    shapes["newline.weight"] = (spec.hidden,)
+    infos = [TensorInfo(name, shape, "F32", 4 * math.prod(shape), folder) for name, shape in shapes.items()]
+    norms = [name for name in shapes if name.endswith("norm.weight")]
+    drawn = RandomTensors(folder, infos, like.device, norms)
+    load_module(eyes, {name: (name,) for name in shapes}, drawn, like)
+    return LlavaEncoder(eyes, drawn.read("newline.weight").to(like))
 
 
 def _read_newline(spec: LlavaSpec, source: TensorSource, like: torch.Tensor) -> torch.Tensor | None:

@@ -19,6 +19,7 @@ Lesson: 6 (tiles for detail)
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 
@@ -111,12 +112,12 @@ def _anyres(picture: Image.Image, cutting: Cutting) -> Tiles:
     height, width = choose_grid(picture.size[1], picture.size[0], cutting.grids)
     new_height, new_width = _fit(picture, height, width)
     canvas = Image.new("RGB", (width, height))
-    canvas.paste(
-        _scale(picture, new_height, new_width, cutting), ((width - new_width) // 2, (height - new_height) // 2)
-    )
+    with ThreadPoolExecutor(1) as helper:  # scaling is most of the work, and leaves Python's lock alone
+        scaled = helper.submit(_scale, picture, new_height, new_width, cutting)
+        whole = _pixels(_scale(picture, side, side, cutting))
+    canvas.paste(scaled.result(), ((width - new_width) // 2, (height - new_height) // 2))
     rows, columns = height // side, width // side
     detail = _pixels(canvas).reshape(3, rows, side, columns, side).transpose(1, 3, 0, 2, 4)
-    whole = _pixels(_scale(picture, side, side, cutting))
     tiles = np.concatenate([whole[None], detail.reshape(rows * columns, 3, side, side)])
     return Tiles(tiles, _anyres_order(picture, rows, columns, cutting))
 

@@ -38,7 +38,8 @@ def test_sizes_are_the_configs_and_special_ids_lie_within(folder):
 
 def test_template_is_the_familys_and_its_marks_are_single_tokens(folder):
     tokenizer, template = Tokenizer.from_folder(folder), find_template(None, folder)
-    assert template.name == {"internlm2": "internlm2", "llama": "llama2"}[load_spec(folder).family]
+    usual = {"internlm2": "internlm2", "llama": "llama2"}[load_spec(folder).family]
+    assert template.name == ("vicuna" if folder.name.startswith("llava") else usual)
     for word in template.stop_words:
         assert tokenizer.encode(word, add_bos=False) == [tokenizer.token_id(word)]
 
