@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from lmcourse.client.pictures import write_messages
 from lmcourse.config import FinishReason, GenerationConfig
 from lmcourse.errors import PromptError, ServerError
 from lmcourse.text.template import check_messages
@@ -54,7 +55,7 @@ class Usage:
 
 
 def make_request(model: str, prompt: object, gen: GenerationConfig, *, wrap: bool = True) -> Request:
-    """One prompt as the pipeline takes it: a text, messages, or {"prompt_token_ids": [...]}; PromptError for others.
+    """One prompt as the pipeline takes it, with images or without; PromptError for what is none.
 
     wrap=False sends a text without a chat template around it.
     """
@@ -67,9 +68,7 @@ def make_request(model: str, prompt: object, gen: GenerationConfig, *, wrap: boo
         return Request(_PLAIN, {**plain, "prompt": [int(token) for token in prompt["prompt_token_ids"]]})
     if isinstance(prompt, str) and not wrap:
         return Request(_PLAIN, {**plain, "prompt": prompt})
-    if isinstance(prompt, tuple):
-        raise PromptError("this client sends no images", expected="text or messages", got="a (text, image) pair")
-    return Request(_CHAT, {**common, **_logprob_fields(gen, _CHAT), "messages": check_messages(prompt)})
+    return Request(_CHAT, {**common, **_logprob_fields(gen, _CHAT), "messages": write_messages(check_messages(prompt))})
 
 
 def _logprob_fields(gen: GenerationConfig, path: str) -> dict[str, Any]:

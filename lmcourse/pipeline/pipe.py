@@ -145,8 +145,14 @@ class Pipeline(Answerer):
 
     def encode(self, prompt: Any, *, wrap: bool = True) -> list[int]:
         """Token ids of one prompt, and with them its pictures."""
-        reader = self.engine.encoder
-        return encode_prompt(prompt, self.template, self.tokenizer, wrap=wrap, reader=reader)
+        return encode_prompt(
+            prompt,
+            self.template,
+            self.tokenizer,
+            wrap=wrap,
+            reader=self.engine.encoder,
+            session_len=self.session_len,
+        )
 
     def _start(
         self,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from lmcourse.config import GenerationConfig
@@ -21,6 +22,7 @@ from lmcourse.serve.answers import Answers
 from lmcourse.serve.errors import ModelUnknownError
 from lmcourse.serve.grammar import Grammars
 from lmcourse.serve.metrics import Clock, Metrics
+from lmcourse.serve.pictures import outside_reader, shows_pictures
 from lmcourse.serve.settings import ServerSettings
 from lmcourse.text.prompts import encode_prompt
 
@@ -66,9 +68,17 @@ class Service:
                 next_step="shorten the prompt or raise session_len",
             )
         pipe = self.pipe
-        if num_characters <= _INLINE_CHARACTERS:
-            return encode_prompt(prompt, pipe.template, pipe.tokenizer, wrap=wrap)
-        return await asyncio.to_thread(encode_prompt, prompt, pipe.template, pipe.tokenizer, wrap=wrap)
+        encode = partial(
+            encode_prompt,
+            prompt,
+            pipe.template,
+            pipe.tokenizer,
+            wrap=wrap,
+            reader=outside_reader(pipe.engine.encoder),
+            session_len=pipe.session_len,
+        )
+        takes_time = num_characters > _INLINE_CHARACTERS or shows_pictures(prompt)
+        return await asyncio.to_thread(encode) if takes_time else encode()
 
     async def start(
         self,

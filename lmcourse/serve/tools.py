@@ -67,7 +67,7 @@ def _write_message(index: int, message: ChatMessage, template: ChatTemplate) -> 
         return form.result_message(written.get("content") or "")
     calls = [form.write_call(call.function.name, call.function.arguments) for call in message.tool_calls or ()]
     said = written.get("content") or ""
-    said = said if isinstance(said, str) else "".join(part["text"] for part in said)
+    said = said if isinstance(said, str) else "".join(part.get("text", "") for part in said)
     return {"role": "assistant", "content": said + "".join(calls)}
 
 

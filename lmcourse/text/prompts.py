@@ -64,10 +64,12 @@ def encode_prompt(
     *,
     wrap: bool = True,
     reader: PictureReader | None = None,
+    session_len: int | None = None,
 ) -> list[int]:
     """Token ids of one prompt, PicturedIds where it has images; wrap=False leaves texts without the template.
 
-    reader: the model's, None if it takes no images. PromptError for what is no prompt.
+    reader: the model's, None if it takes no images. session_len: opening images ends where they are more than that.
+    PromptError for what is no prompt.
     """
     if isinstance(prompt, dict):
         return _given_ids(prompt)
@@ -87,9 +89,25 @@ def encode_prompt(
             got=f"text and {len(sources)} image{'s' * (len(sources) > 1)}",
             next_step="load a vision-language model: tiny-llava, or a LLaVA folder",
         )
-    pictures = [_prepare(reader, source, i if len(sources) > 1 else None) for i, source in enumerate(sources)]
+    pictures = _prepare_all(reader, sources, session_len)
     template = template if wrap else template.adapted(None, "completion")
     return _join(messages, pictures, template, tokenizer, reader.placeholder_id)
+
+
+def _prepare_all(reader: PictureReader, sources: list[Any], session_len: int | None) -> list[Picture]:
+    pictures, num_tokens = [], 0
+    for i, source in enumerate(sources):
+        pictures.append(_prepare(reader, source, i if len(sources) > 1 else None))
+        num_tokens += pictures[-1].num_tokens
+        if session_len is not None and num_tokens >= session_len:
+            first = "it" if len(sources) == 1 else f"the first {i + 1}" if i else "the first"
+            raise PromptError(
+                "the prompt is too long for the session",
+                expected=f"at most {session_len - 1} tokens, which leaves room for one new token",
+                got=f"{len(sources)} image{'s' * (len(sources) > 1)}; {first} alone: {num_tokens} image tokens",
+                next_step="raise session_len, or give fewer images",
+            )
+    return pictures
 
 
 def _prepare(reader: PictureReader, source: object, number: int | None) -> Picture:

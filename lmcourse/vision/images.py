@@ -21,6 +21,7 @@ import re
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -35,6 +36,7 @@ MOST_BYTES = 32 * 2**20  # of a file
 _MOST_SIDE = 8192  # longer ones are made smaller: padded to a square they would take too much room
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*(?P<base64>;base64)?,", re.ASCII)
+_FILE_URL = re.compile(r"^file:(//(localhost)?(?=/))?", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters at least: C:\\ is a path
 
 
@@ -167,7 +169,7 @@ def _from_file(name: str, *, over_network: bool) -> Image.Image:
         got = scheme[0] if scheme else "a path"
         expected = "an http(s) or data: URL" if over_network else "a path, or an http(s), data: or file: URL"
         raise _refused("this picture may not be opened", got, name[:80], expected)
-    path = Path(re.sub(r"^file:(//(localhost)?(?=/))?", "", name, flags=re.IGNORECASE)).expanduser()
+    path = Path(unquote(_FILE_URL.sub("", name)) if scheme else name).expanduser()
     try:
         if not path.is_file():
             got = "something that is not a file" if path.exists() else "nothing of that name"

@@ -22,6 +22,8 @@ __all__ = [
     "ChoiceLogprobs",
     "ChunkChoice",
     "FunctionSpec",
+    "ImagePart",
+    "ImageUrl",
     "JsonSchema",
     "NamedTool",
     "NotHere",
@@ -44,6 +46,20 @@ class TextPart(Request):
     text: str
 
 
+class ImageUrl(Request):
+    """Where a picture is: in the URL itself (data:image/png;base64,...), or at a public address."""
+
+    url: Annotated[str, Field(min_length=1)]
+    detail: Literal["auto", "low", "high"] | None = Field(None, description="Accepted: the model decides.")
+
+
+class ImagePart(Request):
+    """A picture in a message. Pictures come before the message's text, wherever they stand in it."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
 class CalledFunction(Request):
     """The function an assistant called; arguments is JSON as text."""
 
@@ -64,7 +80,7 @@ class ChatMessage(Request):
     """One message. `tool` is what a tool answered; `developer` is a newer name of `system`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "environment"]
-    content: str | list[TextPart] | None = None
+    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
