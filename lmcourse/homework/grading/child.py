@@ -1,7 +1,7 @@
 """Child: the process in which an answer runs, seen from the grader: start it, ask it with a deadline, end it.
 
     grader (this process)                          child, one per submission, in a temporary home
-    ├── cases, expected values, seed                ├── bubblewrap, or `unshare`, or neither (who_walls says)
+    ├── cases, expected values, seed                ├── bubblewrap, or `unshare`, or neither (namespace_commands)
     ├── the verdict                                 ├── limits, Landlock, audit hook (sandbox/confine.py)
     └── functions of the exercise  ←── asks ──      └── the answer: arguments in, value out, as plain data
 
@@ -32,7 +32,7 @@ import lmcourse
 from lmcourse.homework.sandbox.confine import Limits
 from lmcourse.homework.sandbox.plain import decode, encode, read_message, write_message
 
-__all__ = ["Child", "ChildLostError", "namespace_command"]
+__all__ = ["Child", "ChildLostError", "namespace_commands"]
 
 _START_SECONDS = 60.0
 _PRELOAD = ("torch", "numpy", "einops")
@@ -48,8 +48,10 @@ class ChildLostError(Exception):
 class Child:
     """A started child. Leaving its `with` block ends it and removes its home."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, around: tuple[str, ...] | None = None) -> None:
+        """`around` is one of namespace_commands(); None: the best."""
         self._limits = limits or Limits()
+        self._around = namespace_commands()[0] if around is None else around
         self._home = Path(tempfile.mkdtemp(prefix="lmcourse-answer-"))
         self._process: subprocess.Popen[bytes] | None = None
         try:
@@ -65,7 +67,7 @@ class Child:
         )
         inner = self._home / "home"
         inner.mkdir()
-        command = [*namespace_command(str(inner)), sys.executable, "-I", "-B", "-c", _CODE, str(code)]
+        command = [*_placed(self._around, str(inner)), sys.executable, "-I", "-B", "-c", _CODE, str(code)]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -84,7 +86,7 @@ class Child:
         }
         self._deadline = time.monotonic() + _START_SECONDS
         self._write(setup)
-        self.walls: tuple[str, ...] = tuple(self._read().get("ready", ()))
+        self.walls: tuple[str, ...] = (*self._around[:1], *map(str, self._read().get("ready", ())))
 
     def ask(self, message: dict[str, Any], *, seconds: float) -> dict[str, Any]:
         """Send a message and read the reply; nothing may be asked back."""
@@ -215,39 +217,34 @@ def _environment(home: Path) -> dict[str, str]:
     }
 
 
-def namespace_command(home: str) -> list[str]:
-    """What to write before a command so that it runs without network and sees no other process; [] if nothing works."""
-    return [part.replace("{home}", home) for part in _working_command()]
+def namespace_commands() -> tuple[tuple[str, ...], ...]:
+    """What to write before a command so that it runs without network and sees no other process, best first.
+
+    Only what works on this machine, and last of all nothing. `{home}` stands for the folder that may be written.
+    """
+    return _working_commands()
 
 
 @functools.cache
-def _working_command() -> tuple[str, ...]:
+def _working_commands() -> tuple[tuple[str, ...], ...]:
     apart = ("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL")
-    bubblewrap = (
-        "bwrap",
-        "--ro-bind",
-        "/",
-        "/",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--bind",
-        "{home}",
-        "{home}",
-        *apart,
-    )
+    home = ("--bind", "{home}", "{home}")
+    bubblewrap = ("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", *home, *apart)
     unshare = ("unshare", "--user", "--map-root-user", "--net", "--ipc", "--pid", "--fork", "--kill-child")
-    with tempfile.TemporaryDirectory(prefix="lmcourse-probe-") as home:
-        for command in (bubblewrap, (*unshare, "--mount-proc"), unshare):
-            if shutil.which(command[0]) and _works([part.replace("{home}", home) for part in command]):
-                return command
-    return ()
+    candidates = (bubblewrap, (*unshare, "--mount-proc"), unshare)
+    return (*(command for command in candidates if _works(command)), ())
 
 
-def _works(command: list[str]) -> bool:
-    try:
-        probe = subprocess.run([*command, "true"], capture_output=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+def _works(command: tuple[str, ...]) -> bool:
+    if not shutil.which(command[0]):
         return False
+    with tempfile.TemporaryDirectory(prefix="lmcourse-probe-") as home:
+        try:
+            probe = subprocess.run([*_placed(command, home), "true"], capture_output=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return False
     return probe.returncode == 0
+
+
+def _placed(command: tuple[str, ...], home: str) -> list[str]:
+    return [part.replace("{home}", home) for part in command]

@@ -40,7 +40,7 @@ class Mark(Enum):
     PASSED = "✓"
     PARTIAL = "◐"
     FAILED = "✗"
-    STOPPED = "⏱"
+    STOPPED = "!"
     UNTRIED = "○"
     MISSING = "–"
 

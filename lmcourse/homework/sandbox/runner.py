@@ -56,6 +56,8 @@ def _hide_homework() -> None:
     silent = types.ModuleType("lmcourse.homework")
     silent.__getattr__ = _find_silent  # type: ignore[method-assign]
     sys.modules["lmcourse.homework"] = silent
+    with contextlib.suppress(ImportError):
+        __import__("lmcourse").homework = silent
 
 
 def _find_silent(name: str) -> Callable[..., None]:
