@@ -16,7 +16,10 @@ online_softmax.py    exercise 3.3, attention over blocks   Lesson: 3
 event_stream.py      exercise 5.1, read a stream           Lesson: 5
 batch_steps.py       exercise 5.2, static and continuous   Lesson: 5
 serving_times.py     exercise 5.3, what the slowest feel   Lesson: 5
+speedup.py           exercise 7.1, when a difference is one       Lesson: 7
+decode_limit.py      exercise 7.2, the limit above the bar        Lesson: 7
 deployment.py   exercises 9.1 to 9.3, W4A16 and 0.4        Lesson: 9
+engine_share.py      exercise 9.4, what the engine will take      Lesson: 9
 command_line.py   a command line as an answer
 
 student.py        where a student's work is kept             tasks.py      the tasks of lesson 9

@@ -81,6 +81,8 @@ def hand_in(notebooks: Path | None = None, *, student: str | None = None, out: P
     """Make the zip. `out` is its path; without it NAME-homework.zip in the present folder."""
     name = " ".join((student or student_name()).split())[:80]
     folder, own = find_notebooks(notebooks), homework_folder(student)
+    if not own.is_dir():  # a name for the zip alone: the work was done under the login name, or LMCOURSE_STUDENT
+        own = homework_folder()
     missing: list[str] = []
     saved = _read_notebooks(folder, missing)
     evidence = {task.id: read_evidence(task.id, own) for task in TASKS}

@@ -8,6 +8,7 @@ from lmcourse.homework.block_allocator import BLOCK_ALLOCATOR
 from lmcourse.homework.chat_prompt import CHAT_PROMPT
 from lmcourse.homework.decode_limit import DECODE_LIMIT
 from lmcourse.homework.deployment import CHAT_COMMAND, ENGINE_SETTINGS, SERVER_COMMAND
+from lmcourse.homework.engine_share import ENGINE_SHARE
 from lmcourse.homework.event_stream import EVENT_STREAM
 from lmcourse.homework.exercise import Exercise
 from lmcourse.homework.greedy import GREEDY
@@ -42,6 +43,7 @@ EXERCISES: tuple[Exercise, ...] = (
     CHAT_COMMAND,
     SERVER_COMMAND,
     ENGINE_SETTINGS,
+    ENGINE_SHARE,
 )
 
 

@@ -46,6 +46,14 @@ def test_zip_holds_everything_and_names_what_is_missing(lessons: Path, tmp_path:
     assert submission.notes == ()
 
 
+def test_work_done_under_the_login_name_goes_in_under_any_name(lessons: Path, tmp_path: Path) -> None:
+    assert note_check("1.1", 1.0) is None
+    made = hand_in(lessons, student="Li Lei", out=tmp_path / "made.zip")
+    with zipfile.ZipFile(made.path) as archive:
+        assert json.loads(archive.read("submission.json"))["student"] == "Li Lei"
+        assert json.loads(archive.read("progress.json"))["exercises"]["1.1"]["best"] == 1.0
+
+
 def test_unreadable_notebook_is_named_and_the_rest_goes_in(lessons: Path) -> None:
     (lessons / "02_hf_vs_turbomind.ipynb").write_text('{"cells": [')
     made = hand_in(student="x")
