@@ -85,8 +85,11 @@ def qwen(**changes: object) -> Case:
         "rotary_pct": 1.0, "scale_attn_weights": True, "seq_length": 256, "max_position_embeddings": 256,
         "use_dynamic_ntk": True, "use_logn_attn": True, "tie_word_embeddings": False,
     } | changes  # fmt: skip
+    hidden, inner = config["hidden_size"], config["intermediate_size"] // 2
+    rows = config["num_attention_heads"] * config["kv_channels"]
     layer = {
-        "attn.c_attn": (90, 30), "attn.c_proj": (30, 30), "mlp.w1": (44, 30), "mlp.w2": (44, 30), "mlp.c_proj": (30, 44)
+        "attn.c_attn": (3 * rows, hidden), "attn.c_proj": (hidden, rows), "mlp.w1": (inner, hidden),
+        "mlp.w2": (inner, hidden), "mlp.c_proj": (hidden, inner),
     }  # fmt: skip
     names = {"embedding": "transformer.wte", "layer": "transformer.h", "norm": "transformer.ln_f", "head": "lm_head"}
     return Case(config, _stack(names | {"norms": ("ln_1", "ln_2")}, config, layer, 3), ("c_attn",), "qwen")
@@ -101,9 +104,12 @@ def chatglm2(**changes: object) -> Case:
         "post_layer_norm": True, "original_rope": True, "apply_residual_connection_post_layernorm": False,
         "tie_word_embeddings": False,
     } | changes  # fmt: skip
+    hidden, inner, d = config["hidden_size"], config["ffn_hidden_size"], config["kv_channels"]
+    heads, groups = config["num_attention_heads"], config["multi_query_group_num"]
     layer = {
-        "self_attention.query_key_value": (10 * 12, 30), "self_attention.dense": (30, 72),
-        "mlp.dense_h_to_4h": (88, 30), "mlp.dense_4h_to_h": (30, 44),
+        "self_attention.query_key_value": ((heads + 2 * groups) * d, hidden),
+        "self_attention.dense": (hidden, heads * d), "mlp.dense_h_to_4h": (2 * inner, hidden),
+        "mlp.dense_4h_to_h": (hidden, inner),
     }  # fmt: skip
     names = {
         "embedding": "transformer.embedding.word_embeddings", "layer": "transformer.encoder.layers",
@@ -123,9 +129,10 @@ def falcon(norms: tuple[str, ...], qkv_rows: int, *, truth: str | None = None, *
         "multi_query": True, "parallel_attn": True, "new_decoder_architecture": False, "eos_token_id": 11,
     } | changes  # fmt: skip
     config = {key: value for key, value in config.items() if value is not ...}
+    hidden = config["hidden_size"]
     layer = {
-        "self_attention.query_key_value": (qkv_rows, 60), "self_attention.dense": (60, 60),
-        "mlp.dense_h_to_4h": (240, 60), "mlp.dense_4h_to_h": (60, 240),
+        "self_attention.query_key_value": (qkv_rows, hidden), "self_attention.dense": (hidden, hidden),
+        "mlp.dense_h_to_4h": (4 * hidden, hidden), "mlp.dense_4h_to_h": (hidden, 4 * hidden),
     }  # fmt: skip
     names = {"embedding": "transformer.word_embeddings", "layer": "transformer.h", "norm": "transformer.ln_f"}
     biased = FALCON_NORM_BIASES + (tuple(layer) if config["bias"] else ())
@@ -183,4 +190,30 @@ CASES: dict[str, Callable[[], Case]] = {
     "Mistral in its window": lambda: llama_like("MistralForCausalLM", "mistral", sliding_window=11),
     "Gemma 2B": lambda: llama_like("GemmaForCausalLM", "gemma", **_GEMMA),
     "Gemma 7B": lambda: llama_like("GemmaForCausalLM", "gemma", **_GEMMA | {"num_key_value_heads": 5}),
+}  # fmt: skip
+
+_EVEN = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 3, "vocab_size": 67}
+_WIDE = {"hidden_size": 80, "num_attention_heads": 5}
+PACKABLE: dict[str, Callable[[], Case]] = {  # sizes that words of eight and groups of sixteen divide
+    "InternLM": lambda: llama_like(
+        "InternLMForCausalLM", "internlm", biases=_ATTENTION, truth="internlm", bias=True, num_key_value_heads=3,
+        **_EVEN,
+    ),
+    "QWen": lambda: qwen(**_EVEN | {"intermediate_size": 160, "kv_channels": 16}),
+    "QWen1.5": lambda: llama_like("Qwen2ForCausalLM", "qwen2", biases=_ATTENTION[:3], **_EVEN),
+    "Baichuan 13B": lambda: baichuan(
+        "BaichuanForCausalLM", max_position_embeddings=..., model_max_length=256, **_EVEN
+    ),
+    "ChatGLM2": lambda: chatglm2(**_EVEN | {"ffn_hidden_size": 80, "num_attention_heads": 6, "kv_channels": 16}),
+    "Falcon 7B": lambda: falcon(("input_layernorm",), 7 * 16, **_WIDE),
+    "Falcon 40B": lambda: falcon(
+        ("ln_attn", "ln_mlp"), (10 + 4) * 8, hidden_size=80, num_attention_heads=10, num_kv_heads=2,
+        new_decoder_architecture=True,
+    ),
+    "Falcon RW": lambda: falcon(
+        LLAMA_NAMES["norms"], 240, truth="falcon_rw", alibi=True, bias=True, multi_query=False, parallel_attn=False,
+        **_WIDE,
+    ),
+    "Mistral": lambda: llama_like("MistralForCausalLM", "mistral", sliding_window=7, **_EVEN),
+    "Gemma": lambda: llama_like("GemmaForCausalLM", "gemma", **_EVEN | _GEMMA),
 }  # fmt: skip

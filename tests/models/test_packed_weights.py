@@ -1,9 +1,15 @@
 """AWQ checkpoints, written here by hand in the published layout, run like the weights that they stand for."""
 
 import json
+import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.append(str(Path(__file__).parent))
+from family_cases import PACKABLE
 
 from lmcourse.errors import CheckpointError, ConfigError, UnsupportedModelError
 from lmcourse.models import convert, load_decoder, load_spec
@@ -27,7 +33,7 @@ def quantised(model, group=16, keep=()):
     config, tensors = model
     packed, plain = dict(tensors), {}
     for name, tensor in tensors.items():
-        if tensor.dim() != 2 or "layers" not in name or any(part in name for part in keep):
+        if tensor.dim() != 2 or not re.search(r"\.\d+\.", name) or any(part in name for part in keep):
             plain[name] = tensor.half().float()
             packed[name] = tensor.half()
             continue
@@ -64,6 +70,18 @@ def test_awq_runs_like_the_weights_it_stands_for(tiny_llama, relaid, write, fami
     assert small.layers[0].attention.qkv.matrix.group_size == 16
     assert "words" in repr(small.layers[0].mlp.down)
     torch.testing.assert_close(logits(small, open_session), logits(large, open_session), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", PACKABLE)
+def test_awq_of_every_family_runs_like_the_weights_it_stands_for(family, write, open_session, seed):
+    packed, plain = quantised(PACKABLE[family]().draw())
+    small, large = run(write(packed, "packed")), run(write(plain, "plain"))
+    matrices = [module for name, module in small.layers.named_modules() if hasattr(module, "matrix")]
+    assert len(matrices) == 12
+    assert all(hasattr(module, "words") for module in matrices)
+    ids = torch.randint(0, 67, (12,)).tolist()
+    got, want = (open_session(decoder).step({"a": ids})["a"] for decoder in (small, large))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_awq_without_a_config_and_with_parts_left_plain(tiny_llama, write, open_session):
