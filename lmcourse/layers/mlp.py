@@ -61,8 +61,12 @@ class MLP(nn.Module):
 
     def forward(self, stream: Stream, norm: AnyNorm) -> Stream:
         """The stream behind the attention half → the stream that the next layer starts from."""
-        activated, residual = norm_gate_up(stream, norm, self.gate_up.matrix, self.activate)
+        activated, residual = self.activated(stream, norm)
         return Stream(residual, self.down(activated))
+
+    def activated(self, stream: Stream, norm: AnyNorm) -> tuple[Tensor, Tensor]:
+        """(what the last matrix is given, residual)."""
+        return norm_gate_up(stream, norm, self.gate_up.matrix, self.activate)
 
 
 class PlainMLP(nn.Module):
@@ -76,9 +80,13 @@ class PlainMLP(nn.Module):
 
     def forward(self, stream: Stream, norm: AnyNorm) -> Stream:
         """As MLP's."""
-        normed, residual = add_norm(stream, norm)
-        activated = self.activate(sum_parts(project(normed, self.up.matrix), normed.dtype))
+        activated, residual = self.activated(stream, norm)
         return Stream(residual, self.down(activated))
+
+    def activated(self, stream: Stream, norm: AnyNorm) -> tuple[Tensor, Tensor]:
+        """As MLP's."""
+        normed, residual = add_norm(stream, norm)
+        return self.activate(sum_parts(project(normed, self.up.matrix), normed.dtype)), residual
 
 
 MLPS: Mapping[str, Callable[[ModelSpec], nn.Module]] = {"gated": MLP, "plain": PlainMLP}

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import embedding
 
 from lmcourse.engine.settings import choose_device
 from lmcourse.errors import CalibrationError, ConfigError, UnsupportedModelError
+from lmcourse.layers import Embedding
 from lmcourse.lite.calibration_text import CalibrationText, draw_samples, find_text
 from lmcourse.lite.layer_inputs import LayerInputs, LayerRunner
 from lmcourse.lite.layer_quantise import LayerJob, quantise_layer
@@ -149,8 +149,9 @@ def layers_with_inputs(
     """Run the model layer by layer over tokens [samples, seqlen]; None for layers that are skipped, though run."""
     samples, seqlen = tokens.shape
     runner = LayerRunner(weights.spec, num_samples=samples, seqlen=seqlen, batch_size=job.batch_size)
-    table = weights.weight("embedding.weight")
-    hidden = embedding(tokens.flatten().to(weights.device), table)
+    table = Embedding(weights.spec.vocab, weights.spec.hidden, weights.spec.embedding_scale)
+    table.weight = torch.nn.Parameter(weights.weight("embedding.weight"), requires_grad=False)
+    hidden = table(tokens.flatten().to(weights.device))
     del table
     for number in range(weights.spec.num_layers):
         inputs = None if skip(number) else LayerInputs()
@@ -218,6 +219,11 @@ def make_tokens(weights: WeightStream, text: CalibrationText, job: AwqJob) -> Te
 
 
 def _check_shapes(spec: ModelSpec, settings: QuantSettings) -> None:
+    if spec.experts is not None:
+        raise UnsupportedModelError(
+            "experts are not quantised here yet", expected="a model without experts", got=spec.family,
+            next_step="4-bit checkpoints of such models, made elsewhere, can be loaded",
+        )  # fmt: skip
     widths = {
         "hidden": spec.hidden,
         "num_heads x head_dim": spec.num_heads * spec.head_dim,

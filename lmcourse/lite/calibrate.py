@@ -22,7 +22,6 @@ from lmcourse.engine.settings import choose_device
 from lmcourse.lite.auto_awq import AwqJob, layers_with_inputs, make_tokens, open_source
 from lmcourse.lite.calibration_text import find_text
 from lmcourse.lite.layer_inputs import LayerInputs
-from lmcourse.lite.layer_quantise import MATRICES
 from lmcourse.lite.work_folder import check_destination
 from lmcourse.models import new_folder
 
@@ -59,7 +58,7 @@ def calibrate(
 
 
 def _take_down(number: int, inputs: LayerInputs, inputs_stats: dict[str, Tensor], kv_stats: dict[str, Tensor]) -> None:
-    for matrix in MATRICES:
+    for matrix in inputs.sums:
         stats, name = inputs.stats(matrix), f"layers.{number}.{matrix}"
         inputs_stats[f"{name}.mean_abs"] = stats.mean_abs.cpu()
         inputs_stats[f"{name}.largest_abs"] = stats.largest_abs.cpu()

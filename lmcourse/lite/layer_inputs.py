@@ -15,32 +15,28 @@ Lesson: 4 (why activations tell which channels matter)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lmcourse.errors import CalibrationError
-from lmcourse.kernels import (
-    LayerKV,
-    RaggedBatch,
-    Rotation,
-    Stream,
-    norm_gate_up,
-    norm_qkv,
-    ragged_attention,
-    sum_stream,
-)
-from lmcourse.layers import MLP
+from lmcourse.kernels import LayerKV, RaggedBatch, Rotation, Stream, ragged_attention, sum_stream
+from lmcourse.layers import MLP, PlainMLP
 from lmcourse.models import DecoderLayer, make_rotary
 from lmcourse.quant import ChannelStats
 from lmcourse.spec import ModelSpec
 
-__all__ = ["LayerInputs", "LayerRunner"]
+__all__ = ["LayerInputs", "LayerRunner", "matrix_names"]
 
 _TOKENS_PER_BLOCK = 64
-_MATRICES = ("attention.qkv", "attention.output", "mlp.gate_up", "mlp.down")
+
+
+def matrix_names(spec: ModelSpec) -> tuple[str, str, str, str]:
+    """A layer's matrices in the order of their inputs, by canonical name."""
+    return "attention.qkv", "attention.output", "mlp.gate_up" if spec.mlp == "gated" else "mlp.up", "mlp.down"
 
 
 @dataclass
@@ -75,7 +71,7 @@ class _Sums:
 class LayerInputs:
     """Statistics of one layer: inputs by matrix, and the range of its keys and values."""
 
-    sums: Mapping[str, _Sums] = field(default_factory=lambda: {name: _Sums() for name in _MATRICES})
+    sums: dict[str, _Sums] = field(default_factory=lambda: defaultdict(_Sums))
     kv_ranges: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # per kv head and feature: min, max
 
     def stats(self, matrix: str) -> ChannelStats:
@@ -106,7 +102,9 @@ class LayerRunner:
         for first, kv, batch in self._batches(hidden):
             rows = hidden[first : first + len(batch.positions)]
             rotation = self._rotary(batch.positions, batch.rotary_lens)
-            out = _run_layer(layer, rows, (batch, kv, rotation), inputs)
+            out, seen = _run_layer(layer, rows, (batch, kv, rotation))
+            if inputs is not None:
+                _note(inputs, dict(zip(matrix_names(self._spec), seen, strict=True)), kv, batch)
             if not bool(torch.isfinite(out).all()):
                 raise CalibrationError(
                     "a layer's output is not finite",
@@ -142,21 +140,25 @@ class LayerRunner:
 
 @torch.inference_mode()
 def _run_layer(
-    layer: DecoderLayer, rows: Tensor, place: tuple[RaggedBatch, LayerKV, Rotation], inputs: LayerInputs | None
-) -> Tensor:
-    """DecoderLayer.forward, with a look at what every matrix is given."""
+    layer: DecoderLayer, rows: Tensor, place: tuple[RaggedBatch, LayerKV, Rotation]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """DecoderLayer.forward, and what every matrix was given."""
     batch, kv, rotation = place
     attention, mlp = layer.attention, layer.mlp
-    assert isinstance(mlp, MLP), "auto_awq refuses other kinds before it begins"
+    assert isinstance(mlp, MLP | PlainMLP), "auto_awq refuses other kinds before it begins"
     stream = Stream(rows, rows.new_empty((0, *rows.shape)))
-    q, residual = norm_qkv(stream, layer.attention_norm.norm, attention.qkv.matrix, rotation, kv, batch.slots)
-    attended = ragged_attention(q, kv, batch, attention.scale).flatten(1)
-    middle = Stream(residual, attention.output(attended))
-    activated, residual = norm_gate_up(middle, layer.mlp_norm.norm, mlp.gate_up.matrix)
-    if inputs is not None:
-        seen = (layer.attention_norm(stream)[0], attended, layer.mlp_norm(middle)[0], activated)
-        for name, x in zip(_MATRICES, seen, strict=True):
-            inputs.sums[name].add(x)
-        for name, pool in zip(("keys", "values"), kv, strict=True):
-            inputs.see_kv(name, pool.transpose(1, 2).flatten(0, 1)[batch.slots])
-    return sum_stream(Stream(residual, mlp.down(activated)))
+    q, residual = attention.turned_queries(stream, layer.attention_norm.norm, rotation, batch, kv)
+    mixed = ragged_attention(q, kv, batch, attention.scale, attention.reach(q.device)).flatten(1)
+    attended = Stream(residual, attention.output(mixed))
+    middle = layer.between(attended)
+    activated, residual = mlp.activated(middle, layer.mlp_norm.norm)
+    seen = layer.attention_norm(stream)[0], mixed, layer.mlp_norm(middle)[0], activated
+    return sum_stream(layer.joined(attended, Stream(residual, mlp.down(activated)))), seen
+
+
+@torch.inference_mode()
+def _note(inputs: LayerInputs, seen: dict[str, Tensor], kv: LayerKV, batch: RaggedBatch) -> None:
+    for name, x in seen.items():
+        inputs.sums[name].add(x)
+    for name, pool in zip(("keys", "values"), kv, strict=True):
+        inputs.see_kv(name, pool.transpose(1, 2).flatten(0, 1)[batch.slots])

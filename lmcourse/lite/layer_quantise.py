@@ -20,16 +20,15 @@ import torch
 from torch import Tensor
 
 from lmcourse.errors import CalibrationError
-from lmcourse.lite.layer_inputs import LayerInputs
+from lmcourse.lite.layer_inputs import LayerInputs, matrix_names
 from lmcourse.lite.methods import Method
 from lmcourse.models import StoredTensor, TensorRule, stored_tensors
 from lmcourse.quant import ChannelStats, QuantSettings, StoredAwq, fit_grid, quantise, search_clip
 from lmcourse.spec import ModelSpec
 
-__all__ = ["MATRICES", "LayerJob", "quantise_layer"]
+__all__ = ["LayerJob", "quantise_layer"]
 
-MATRICES = ("attention.qkv", "attention.output", "mlp.gate_up", "mlp.down")
-_NORMS = {"attention.qkv": "attention_norm", "mlp.gate_up": "mlp_norm"}
+_NORMS = {"attention.qkv": "attention_norm", "mlp.gate_up": "mlp_norm", "mlp.up": "mlp_norm"}
 _ROWS_OF = {"attention.output": "attention.qkv", "mlp.down": "mlp.gate_up"}  # the last source: v, or up
 
 
@@ -54,14 +53,15 @@ def quantise_layer(job: LayerJob, tensors: Mapping[str, Tensor], inputs: LayerIn
     float32 arithmetic; CalibrationError if a scaled weight leaves float16's range.
     """
     weights = {name: tensor.float() for name, tensor in tensors.items()}
-    stats = {module: inputs.stats(module) for module in MATRICES}
-    for module in MATRICES:
+    matrices = matrix_names(job.spec)
+    stats = {module: inputs.stats(module) for module in matrices}
+    for module in matrices:
         scale = _choose_scale(job, module, weights, stats[module])
         if scale is not None:
             _apply_scale(job, module, weights, scale)
             stats[module] = _scaled(stats[module], scale)
     out: dict[str, Tensor] = {}
-    for module in MATRICES:
+    for module in matrices:
         for source in job.stored(module, "weight").sources:
             out |= _pack(job, module, source, weights.pop(source), stats[module])
     return out | dict(_plain(weights))
@@ -80,8 +80,12 @@ def _choose_scale(job: LayerJob, module: str, weights: Mapping[str, Tensor], sta
 
 
 def _has_producer(job: LayerJob, module: str) -> bool:
+    """Whether something makes this input that can be divided; nothing between them may be bent, like a GELU."""
     if module in _NORMS:
-        return True
+        shared = job.spec.layer == "parallel_one_norm"
+        return not shared and job.stored(_NORMS[module], "weight").rule.compute is None
+    if module == "mlp.down" and job.spec.mlp != "gated":
+        return False
     sources = job.stored(_ROWS_OF[module], "weight").sources
     return len(sources) > 1 and (module != "attention.output" or job.spec.queries_per_kv == 1)
 
@@ -89,14 +93,11 @@ def _has_producer(job: LayerJob, module: str) -> bool:
 def _apply_scale(job: LayerJob, module: str, weights: dict[str, Tensor], scale: Tensor) -> None:
     for source in job.stored(module, "weight").sources:
         weights[source] = weights[source] * scale
-    if module in _NORMS:
-        name = job.stored(_NORMS[module], "weight").sources[0]
-        weights[name] = weights[name] / scale
-        return
+    producer = _NORMS.get(module) or _ROWS_OF[module]
     for leaf in ("weight", "bias"):
-        name = job.stored(_ROWS_OF[module], leaf).sources[-1]
+        name = job.stored(producer, leaf).sources[-1]
         if name in weights:
-            weights[name] = weights[name] / (scale[:, None] if leaf == "weight" else scale)
+            weights[name] = weights[name] / (scale[:, None] if weights[name].dim() == 2 else scale)
 
 
 def _scaled(stats: ChannelStats, scale: Tensor) -> ChannelStats:

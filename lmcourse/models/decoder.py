@@ -110,19 +110,28 @@ class DecoderLayer(nn.Module):
 
     def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
         """The stream, and in it what the layer before added, one layer on."""
-        stream = self.attention(stream, self.attention_norm.norm, rotation, batch, kv)
-        after: Stream = self.mlp(stream, self.mlp_norm.norm)
-        return after
+        attended = self.attention(stream, self.attention_norm.norm, rotation, batch, kv)
+        return self.joined(attended, self.mlp(self.between(attended), self.mlp_norm.norm))
+
+    def between(self, attended: Stream) -> Stream:
+        """What the MLP starts from: the stream, and in it what attention has added."""
+        return attended
+
+    def joined(self, attended: Stream, fed: Stream) -> Stream:
+        """The stream behind the layer, from those behind attention and behind the MLP."""
+        return fed
 
 
 class ParallelLayer(DecoderLayer):
     """Attention and MLP both start from the same stream, and both add to it (arXiv 2204.02311 §2)."""
 
-    def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
-        """As DecoderLayer's."""
-        residual, attended = self.attention(stream, self.attention_norm.norm, rotation, batch, kv)
-        _, fed = self.mlp(Stream(residual, attended[:0]), self.mlp_norm.norm)
-        return Stream(residual, torch.cat((attended, fed)))
+    def between(self, attended: Stream) -> Stream:
+        """The stream as attention found it."""
+        return Stream(attended.residual, attended.parts[:0])
+
+    def joined(self, attended: Stream, fed: Stream) -> Stream:
+        """What both have added, as parts of one sum."""
+        return Stream(attended.residual, torch.cat((attended.parts, fed.parts)))
 
 
 class OneNormLayer(ParallelLayer):

@@ -32,8 +32,8 @@ class Case(NamedTuple):
     def draw(self) -> tuple[dict, dict[str, Tensor]]:
         tensors = {}
         for name, shape in self.shapes.items():
-            spread = 0.3 if len(shape) == 2 else 0.2
-            tensors[f"{name}.weight"] = torch.randn(shape) * spread + (0.1 if len(shape) == 2 else 0.9)
+            spread, mean = (0.2, 0.01) if len(shape) == 2 else (0.2, 0.9)
+            tensors[f"{name}.weight"] = torch.randn(shape) * spread + mean
             if name.endswith(self.biases):
                 tensors[f"{name}.bias"] = torch.randn(shape[0]) * 0.3 + 0.1
         return dict(self.config), tensors
@@ -192,8 +192,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "Gemma 7B": lambda: llama_like("GemmaForCausalLM", "gemma", **_GEMMA | {"num_key_value_heads": 5}),
 }  # fmt: skip
 
-_EVEN = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 3, "vocab_size": 67}
-_WIDE = {"hidden_size": 80, "num_attention_heads": 5}
+_EVEN = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 3, "vocab_size": 320}
+_PADDED = {"padded_vocab_size": 320, "kv_channels": 16}
+_WIDE = {"hidden_size": 80, "num_attention_heads": 5, "vocab_size": 320}
 PACKABLE: dict[str, Callable[[], Case]] = {  # sizes that words of eight and groups of sixteen divide
     "InternLM": lambda: llama_like(
         "InternLMForCausalLM", "internlm", biases=_ATTENTION, truth="internlm", bias=True, num_key_value_heads=3,
@@ -204,10 +205,10 @@ PACKABLE: dict[str, Callable[[], Case]] = {  # sizes that words of eight and gro
     "Baichuan 13B": lambda: baichuan(
         "BaichuanForCausalLM", max_position_embeddings=..., model_max_length=256, **_EVEN
     ),
-    "ChatGLM2": lambda: chatglm2(**_EVEN | {"ffn_hidden_size": 80, "num_attention_heads": 6, "kv_channels": 16}),
+    "ChatGLM2": lambda: chatglm2(**_EVEN | {"ffn_hidden_size": 80, "num_attention_heads": 6} | _PADDED),
     "Falcon 7B": lambda: falcon(("input_layernorm",), 7 * 16, **_WIDE),
     "Falcon 40B": lambda: falcon(
-        ("ln_attn", "ln_mlp"), (10 + 4) * 8, hidden_size=80, num_attention_heads=10, num_kv_heads=2,
+        ("ln_attn", "ln_mlp"), (10 + 4) * 8, hidden_size=80, vocab_size=320, num_attention_heads=10, num_kv_heads=2,
         new_decoder_architecture=True,
     ),
     "Falcon RW": lambda: falcon(
