@@ -32,9 +32,11 @@ _PAGE_FLAGS = (
     Flag("--server-name", "address to listen on; 0.0.0.0 is all, for other machines, too", "HOST", str, "127.0.0.1"),
     Flag("--server-port", "port of the page; 0: any that is free", "PORT", int, 6006),
 )
+_VL_HELP = "the lesson's form, a picture and a question, in place of a chat (default: a chat)"
 _EXAMPLES = """examples:
   lmcourse serve gradio http://localhost:23333 --server-name 0.0.0.0 --server-port 6006
   lmcourse serve gradio tiny-chat                            loads the model itself, no server needed
+  lmcourse serve gradio ~/llava-v1.6-vicuna-7b --vl          ask about a picture
   lmcourse serve gradio ~/internlm2-chat-1_8b-4bit --model-format awq --cache-max-entry-count 0.4
 """
 
@@ -51,7 +53,9 @@ def add_parser(kinds: Any) -> None:
     parser.add_argument(
         "model_path_or_server", metavar="URL_OR_MODEL", help="a server's address, or a model folder or name"
     )
-    add_flags(parser.add_argument_group("page"), _PAGE_FLAGS)
+    page = parser.add_argument_group("page")
+    add_flags(page, _PAGE_FLAGS)
+    page.add_argument("--vl", action="store_true", help=_VL_HELP)
     add_flags(parser.add_argument_group("with a server's address"), CLIENT_FLAGS)
     add_flags(parser.add_argument_group("with a model: what it sees"), TEMPLATE_FLAGS)
     add_flags(parser.add_argument_group("with a model: engine"), ENGINE_FLAGS)
@@ -66,15 +70,25 @@ def run(args: argparse.Namespace) -> int:
     from lmcourse.serve.background import run_until_stopped
     from lmcourse.serve.listening import is_open_to_others, where_to_find
     from lmcourse.serve.running import bind
-    from lmcourse.serve.web import create_web_app
 
     with bind(args.server_name, args.server_port) as listening, _open_talker(args) as talker:
-        app = create_web_app(watched(talker), title=_title(args))
+        app = _make_app(args, talker)
         if is_open_to_others(args.server_name):
             print("warning: everyone who can reach this machine's port can use the page", file=sys.stderr)
         print("\n  ".join(["the chat page is at:", *where_to_find(listening)]), flush=True)
         run_until_stopped(app, listening)
     return 0
+
+
+def _make_app(args: argparse.Namespace, talker: Any) -> Any:
+    """The form, or the chat page; it has a box for pictures where the model was loaded here and takes some."""
+    if args.vl:
+        from lmcourse.serve.picture_page import picture_page
+
+        return picture_page(watched(talker), title=_title(args))
+    from lmcourse.serve.web import create_web_app, takes_pictures
+
+    return create_web_app(watched(talker), title=_title(args), takes_pictures=takes_pictures(talker))
 
 
 def _is_address(text: str) -> bool:

@@ -13,5 +13,6 @@ running       a server in this process
 
 background    servers that notebook cells start and stop         web        the chat page's answers
 proxy         reaching a server through JupyterLab               chat_page  its layout, in gradio
-listening     where a bound port is found
+listening     where a bound port is found                         picture_page  a form for a picture and a question
+pictures      what strangers send: opened under the network's rules
 """

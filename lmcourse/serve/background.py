@@ -2,6 +2,7 @@
 
     server = serve_in_background("tiny-chat")        an API server; server.url, server.client()
     page = chat_in_background(server.url)            a chat page over it; shown as a link that JupyterLab can open
+    page = show_pictures_in_background(pipe)         the lesson's form: a picture and a question
 
 Running the cell again first stops the server that it started before, frees its memory and its port, and then starts
 anew: a server has a name, and a name is held once. The list of what runs is the interpreter's own list of threads.
@@ -15,8 +16,8 @@ import asyncio
 import html
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,13 @@ if TYPE_CHECKING:
     from lmcourse.pipeline import Pipeline
     from lmcourse.serve.settings import ServerSettings
 
-__all__ = ["BackgroundServer", "chat_in_background", "run_until_stopped", "serve_in_background"]
+__all__ = [
+    "BackgroundServer",
+    "chat_in_background",
+    "run_until_stopped",
+    "serve_in_background",
+    "show_pictures_in_background",
+]
 
 _PAGE_GRACE_SECONDS = 2  # a page's browsers hold connections open for as long as they may
 
@@ -71,17 +78,38 @@ def chat_in_background(
 ) -> BackgroundServer:
     """The chat page over a server's address, or over a Pipeline, which stays the caller's to close."""
     _stop_earlier(name)
+    from lmcourse.serve.web import create_web_app, takes_pictures
+
+    with _open_page(url_or_pipe, api_key, port) as (talker, listening, opened):
+        app = create_web_app(talker, title="Chat with the model", takes_pictures=takes_pictures(talker))
+        return BackgroundServer(_page_server(app), listening, name=name, opened=opened)
+
+
+def show_pictures_in_background(
+    url_or_pipe: str | Pipeline, *, api_key: str | None = None, port: int = 0, name: str = "picture page"
+) -> BackgroundServer:
+    """The lesson's form, a picture and a question, over a server's address or a Pipeline."""
+    _stop_earlier(name)
+    from lmcourse.serve.picture_page import picture_page
+
+    with _open_page(url_or_pipe, api_key, port) as (talker, listening, opened):
+        app = picture_page(talker, title="Ask about a picture")
+        return BackgroundServer(_page_server(app), listening, name=name, opened=opened)
+
+
+@contextmanager
+def _open_page(
+    url_or_pipe: str | Pipeline, api_key: str | None, port: int
+) -> Iterator[tuple[Any, socket.socket, ExitStack]]:
+    """Whoever answers, a port, and what is to be closed with the page, unless a server takes it over."""
     from lmcourse.client import Client
     from lmcourse.serve.running import bind
-    from lmcourse.serve.web import create_web_app
 
     with ExitStack() as opened:
         talker: Any = url_or_pipe
         if isinstance(url_or_pipe, str):
             talker = opened.enter_context(Client(url_or_pipe, api_key))
-        listening = opened.enter_context(bind("127.0.0.1", port))
-        app = create_web_app(talker, title="Chat with the model")
-        return BackgroundServer(_page_server(app), listening, name=name, opened=opened)
+        yield talker, opened.enter_context(bind("127.0.0.1", port)), opened
 
 
 def run_until_stopped(app: Any, listening: socket.socket) -> None:

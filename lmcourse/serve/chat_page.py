@@ -1,6 +1,7 @@
 """The chat page's layout and events, in gradio. What an answer is, and how it is stopped, is web.py's.
 
-Imported only when a page is made, so that nothing else needs gradio. Part 6 puts an image box beside the message.
+Imported only when a page is made, so that nothing else needs gradio. With a model that takes pictures there is a box
+for one beside the message.
 
 Lesson: 5 (the web client)
 """
@@ -36,8 +37,8 @@ def page_theme() -> dict[str, Any]:
     return {"theme": theme, "css": _CSS, "footer_links": []}
 
 
-def make_page(answers: Answers, *, title: str, longest_answer: int) -> gr.Blocks:
-    """Conversation, message, buttons, sampling."""
+def make_page(answers: Answers, *, title: str, longest_answer: int, takes_pictures: bool = False) -> gr.Blocks:
+    """Conversation, message, picture, buttons, sampling."""
     page = gr.Blocks(title="lmcourse", analytics_enabled=False, fill_height=True)
     with page:
         gr.Markdown(f"### {title}")
@@ -47,6 +48,10 @@ def make_page(answers: Answers, *, title: str, longest_answer: int) -> gr.Blocks
         )  # fmt: skip
         status = gr.Markdown("", elem_id="status")
         with gr.Row():
+            picture = gr.Image(
+                type="filepath", image_mode=None, label="Picture", height=140, scale=2, sources=["upload", "clipboard"],
+                visible=takes_pictures,
+            )  # fmt: skip
             message = gr.Textbox(show_label=False, placeholder="Your message", scale=8, autofocus=True, max_lines=8)
             send = gr.Button("Send", variant="primary", min_width=90)
         with gr.Row():
@@ -61,8 +66,8 @@ def make_page(answers: Answers, *, title: str, longest_answer: int) -> gr.Blocks
         give_back = {"fn": _give_back, "inputs": [unanswered], "outputs": [message], "queue": False, **quiet}
         taking = {
             "fn": _taking(answers),
-            "inputs": [message, chat],
-            "outputs": [message, chat],
+            "inputs": [message, picture, chat],
+            "outputs": [message, picture, chat],
             "queue": False,
             **quiet,
         }
@@ -89,14 +94,15 @@ def _make_sliders(longest_answer: int) -> list[gr.Slider]:
         ]
 
 
-def _taking(answers: Answers) -> Callable[..., tuple[Any, Any]]:
-    def take(message: str, turns: list[Turn], request: gr.Request) -> tuple[Any, Any]:
+def _taking(answers: Answers) -> Callable[..., tuple[Any, Any, Any]]:
+    def take(message: str, picture: str | None, turns: list[Turn], request: gr.Request) -> tuple[Any, Any, Any]:
         if answers.is_running(str(request.session_hash)):
             gr.Info("An answer is still coming. Stop ends it.", duration=3)
-            return gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip()
         if not message.strip():
-            return "", gr.skip()
-        return "", [*turns, {"role": "user", "content": message}]
+            return "", gr.skip(), gr.skip()
+        content = message if picture is None else [{"path": picture}, message]
+        return "", None, [*turns, {"role": "user", "content": content}]
 
     return take
 

@@ -15,14 +15,25 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from lmcourse.config import GenerationConfig, Response
-from lmcourse.errors import MachineError
+from lmcourse.errors import MachineError, PromptError
 from lmcourse.serve.proxy import ForwardedPrefix
 from lmcourse.text.session import PieceStream
 
-__all__ = ["Answers", "Settings", "Talker", "Turn", "create_web_app", "plain_text"]
+__all__ = [
+    "Answers",
+    "Settings",
+    "Talker",
+    "Turn",
+    "create_web_app",
+    "mount_page",
+    "plain_text",
+    "require_gradio",
+    "takes_pictures",
+]
 
 Turn = dict[str, Any]  # {"role", "content"}; gradio's content is a text, or a list of parts
 
@@ -35,19 +46,39 @@ class Talker(Protocol):
     def stream_infer(self, prompts: Any, gen_config: GenerationConfig | None = None) -> PieceStream: ...
 
 
-def create_web_app(talker: Talker, *, title: str, longest_answer: int = 2048) -> ForwardedPrefix:
+def create_web_app(
+    talker: Talker, *, title: str, longest_answer: int = 2048, takes_pictures: bool = False
+) -> ForwardedPrefix:
     """The page as an ASGI app that finds its own place behind a proxy. Closing the talker is the caller's."""
+    require_gradio()
+    from lmcourse.serve.chat_page import make_page
+
+    answers = Answers(talker)
+    return mount_page(make_page(answers, title=title, longest_answer=longest_answer, takes_pictures=takes_pictures))
+
+
+def takes_pictures(talker: object) -> bool:
+    """Whether this is a pipeline whose model sees; what a server's model does is not known here."""
+    engine = getattr(talker, "engine", None)
+    return getattr(engine, "encoder", None) is not None
+
+
+def require_gradio() -> None:
+    """MachineError without gradio; with it, gradio asks nothing of other machines."""
     if importlib.util.find_spec("gradio") is None:
         raise MachineError(
             "the web page needs the package gradio", got="nothing of that name", next_step="pip install 'lmcourse[web]'"
         )
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it while it is imported
+
+
+def mount_page(page: Any) -> ForwardedPrefix:
+    """A page made with gradio as an ASGI app."""
     import gradio
     from fastapi import FastAPI
 
-    from lmcourse.serve.chat_page import make_page, page_theme
+    from lmcourse.serve.chat_page import page_theme
 
-    page = make_page(Answers(talker), title=title, longest_answer=longest_answer)
     page.queue(default_concurrency_limit=None)  # as many at once as ask; gradio's own limit is one
     app = FastAPI(openapi_url=None)
     return ForwardedPrefix(gradio.mount_gradio_app(app, page, path="", ssr_mode=False, **page_theme()))
@@ -138,9 +169,27 @@ class _Run:
         return "; cut at the longest answer" if piece is not None and piece.finish_reason == "length" else ""
 
 
-def _plain_messages(turns: list[Turn]) -> list[dict[str, str]]:
-    """Role and text of each turn; gradio adds more, and splits a text into parts."""
-    return [{"role": turn["role"], "content": plain_text(turn["content"])} for turn in turns]
+def _plain_messages(turns: list[Turn]) -> list[dict[str, Any]]:
+    """Role, text and pictures of each turn; gradio adds more, and splits a text into parts."""
+    return [{"role": turn["role"], "content": _plain_content(turn["content"])} for turn in turns]
+
+
+def _plain_content(content: Any) -> Any:
+    text = plain_text(content)
+    files = [] if isinstance(content, str) else [part["file"]["path"] for part in content if "file" in part]
+    if not files:
+        return text
+    return [*({"type": "image", "image": _uploaded(path)} for path in files), {"type": "text", "text": text}]
+
+
+def _uploaded(path: str) -> Path:
+    """A file that came through the page: the conversation is the browser's word, which could name any file."""
+    from gradio.utils import get_upload_folder
+
+    found = Path(path).resolve()
+    if not found.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise PromptError("this picture may not be opened", expected="one that was put into the page", got=path[:80])
+    return found
 
 
 def plain_text(content: Any) -> str:
