@@ -48,10 +48,7 @@ def make_page(answers: Answers, *, title: str, longest_answer: int, takes_pictur
         )  # fmt: skip
         status = gr.Markdown("", elem_id="status")
         with gr.Row():
-            picture = gr.Image(
-                type="filepath", image_mode=None, label="Picture", height=140, scale=2, sources=["upload", "clipboard"],
-                visible=takes_pictures,
-            )  # fmt: skip
+            picture = _make_picture_box(visible=takes_pictures)
             message = gr.Textbox(show_label=False, placeholder="Your message", scale=8, autofocus=True, max_lines=8)
             send = gr.Button("Send", variant="primary", min_width=90)
         with gr.Row():
@@ -80,6 +77,14 @@ def make_page(answers: Answers, *, title: str, longest_answer: int, takes_pictur
         chat.clear(_stopping(answers), None, None, queue=False, **quiet)
         page.unload(_stopping(answers))
     return page
+
+
+def _make_picture_box(*, visible: bool) -> gr.Image:
+    """For one picture, which goes out with the next message."""
+    ways = ["upload", "clipboard"]
+    return gr.Image(
+        type="filepath", image_mode=None, label="Picture", height=140, scale=2, sources=ways, visible=visible
+    )
 
 
 def _make_sliders(longest_answer: int) -> list[gr.Slider]:
