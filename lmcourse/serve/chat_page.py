@@ -81,9 +81,14 @@ def make_page(answers: Answers, *, title: str, longest_answer: int, takes_pictur
 
 def _make_picture_box(*, visible: bool) -> gr.Image:
     """For one picture, which goes out with the next message."""
-    ways = ["upload", "clipboard"]
     return gr.Image(
-        type="filepath", image_mode=None, label="Picture", height=140, scale=2, sources=ways, visible=visible
+        type="filepath",
+        image_mode=None,
+        label="Picture",
+        height=140,
+        scale=2,
+        sources=["upload", "clipboard"],
+        visible=visible,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -184,10 +185,9 @@ def _plain_content(content: Any) -> Any:
 
 def _uploaded(path: str) -> Path:
     """A file that came through the page: the conversation is the browser's word, which could name any file."""
-    from gradio.utils import get_upload_folder
-
+    uploads = os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")  # as gradio chooses it
     found = Path(path).resolve()
-    if not found.is_relative_to(Path(get_upload_folder()).resolve()):
+    if not found.is_relative_to(Path(uploads).resolve()):
         raise PromptError("this picture may not be opened", expected="one that was put into the page", got=path[:80])
     return found
 

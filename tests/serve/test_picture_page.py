@@ -7,11 +7,10 @@ import types
 import pytest
 from PIL import Image
 
+from lmcourse.config import GenerationConfig
 from lmcourse.errors import PromptError
-from lmcourse.serve.picture_page import picture_demo
+from lmcourse.serve.picture_page import _answering
 from lmcourse.serve.web import Answers, Settings
-
-pytest.importorskip("gradio", reason="the page needs gradio")
 
 
 class Seer:
@@ -33,7 +32,7 @@ class Seer:
 
 def test_form_answers_with_messages() -> None:
     seer = Seer()
-    answer = picture_demo(seer).fn
+    answer = _answering(seer, GenerationConfig())
     picture = Image.new("RGB", (4, 3))
     assert [turn["content"] for turn in answer(picture, "what is it")] == ["what is it", "(4, 3): what is it"]
     assert "picture" in answer(None, "what is it")[1]["content"]
