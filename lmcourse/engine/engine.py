@@ -16,28 +16,32 @@ Lesson: 2 (the engine's chat), 3 (continuous batching)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lmcourse.config import GenerationConfig, TurbomindEngineConfig
 from lmcourse.engine.answer import Answer, StepOutput
+from lmcourse.engine.assembly import assemble
+from lmcourse.engine.crew import Crew
+from lmcourse.engine.crew_member import gather_crew
+from lmcourse.engine.crew_steps import CrewRunner
 from lmcourse.engine.events import Event, Reporter
 from lmcourse.engine.features import Encoder
-from lmcourse.engine.graphs import choose_recorder
 from lmcourse.engine.intake import Entry, Intake
-from lmcourse.engine.kv_cache import make_kv_cache, measure_free_bytes
+from lmcourse.engine.kv_cache import measure_free_bytes
 from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
-from lmcourse.engine.runner import ModelRunner, count_weight_bytes, name_weight_format
+from lmcourse.engine.runner import StepRunner, name_weight_format
 from lmcourse.engine.sampling import TokenMask
 from lmcourse.engine.scheduler import Scheduler
-from lmcourse.engine.settings import check_supported, choose_device, choose_dtype, choose_session_len, scale_rotary
+from lmcourse.engine.settings import check_alone, check_supported, choose_device, choose_dtype
 from lmcourse.engine.stats import EngineStats
 from lmcourse.engine.steps import Steps
 from lmcourse.errors import EngineClosedError, PromptError
+from lmcourse.layers import ALONE
 
 if TYPE_CHECKING:
     from lmcourse.models import Decoder
@@ -56,30 +60,25 @@ class Engine:
         config: TurbomindEngineConfig | None = None,
         *,
         encoder: Encoder | None = None,
+        crew: Crew | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
-        """The engine takes decoder and encoder over. No tokenizer: answers have no text; no encoder: no pictures."""
+        """The engine takes all of them over. No tokenizer: answers have no text; no encoder: no pictures; no crew: the
+        decoder is the whole model."""
         config = config or TurbomindEngineConfig()
         check_supported(config)
-        spec = scale_rotary(decoder.spec, config.rope_scaling_factor)
-        if spec != decoder.spec:
-            decoder.respecify(spec)
-        self.config, self.spec, self.tokenizer = config, spec, tokenizer
-        self._weight_bytes, self.weight_format = count_weight_bytes(decoder, encoder), name_weight_format(decoder)
-        recorder = choose_recorder(config, decoder.device)
-        memory = {"weight_bytes": self._weight_bytes, "num_spare": int(recorder is not None)}
-        kv, blocks = make_kv_cache(spec, config, decoder.dtype, decoder.device, **memory)
-        cache_tokens = blocks.num_blocks * blocks.tokens_per_block
-        self.session_len = choose_session_len(config.session_len, spec, cache_tokens=cache_tokens)
+        machine = assemble(decoder, config, encoder)
+        self.config, self.spec, self.tokenizer = config, decoder.spec, tokenizer
+        self._weight_bytes, self.session_len = machine.weight_bytes, machine.session_len
+        self.weight_format = name_weight_format(decoder)
         self._scheduler = Scheduler(
-            blocks,
+            machine.blocks,
             max_running=config.max_batch_size,
             max_tokens_per_step=config.max_prefill_token_num,
-            prefixes=PrefixCache(blocks) if config.enable_prefix_caching else NoPrefixCache(),
+            prefixes=PrefixCache(machine.blocks) if config.enable_prefix_caching else NoPrefixCache(),
         )
-        limits = {"most_rows": self._scheduler.max_running, "session_len": self.session_len}
-        self._runner: ModelRunner | None = ModelRunner(decoder, kv, **limits, recorder=recorder, encoder=encoder)
-        self._intake = Intake(spec, tokenizer, self.session_len)
+        self._runner: StepRunner | None = machine.runner if crew is None else CrewRunner(machine.runner, crew)
+        self._intake = Intake(self.spec, tokenizer, self.session_len)
         self._entries: dict[int, Entry] = {}  # every request whose end was not handed out yet
         self._unread: dict[int, Answer] = {}  # those that were given a token since the last step handed out
         self._next_id = 0
@@ -110,10 +109,21 @@ class Engine:
         place = choose_device(device)
         dtype = choose_dtype(config, load_spec(path).dtype, place)
         tokenizer = Tokenizer.from_folder(path)
-        free_bytes = measure_free_bytes(place, weight_bytes=0)
-        decoder = load_decoder(path, dtype=dtype, device=place, model_format=config.model_format, free_bytes=free_bytes)
-        encoder = load_encoder(path, dtype=dtype, device=place)
-        return cls(decoder, tokenizer, config, encoder=encoder, on_event=on_event)
+        crew = None if config.tp == 1 else gather_crew(path, config, place)
+        try:
+            if crew is not None:
+                place = crew.ranks.device
+            how: dict[str, Any] = {"free_bytes": measure_free_bytes(place, weight_bytes=0)}
+            how |= {"model_format": config.model_format, "ranks": ALONE if crew is None else crew.ranks}
+            decoder = load_decoder(path, dtype=dtype, device=place, **how)
+            encoder = load_encoder(path, dtype=dtype, device=decoder.device)
+            check_alone(config, sees=encoder is not None)
+            return cls(decoder, tokenizer, config, encoder=encoder, crew=crew, on_event=on_event)
+        except BaseException as error:
+            if crew is not None:
+                with closing(crew):
+                    crew.explain(error)
+            raise
 
     def add(
         self,
@@ -252,12 +262,13 @@ class Engine:
         if self._runner is None:
             return
         on_cuda = self._runner.decoder.device.type == "cuda"
+        self._runner.close()
         self._runner = None
         self._entries.clear()
         if on_cuda:
             torch.cuda.empty_cache()
 
-    def _require_open(self) -> ModelRunner:
+    def _require_open(self) -> StepRunner:
         if self._runner is None:
             raise EngineClosedError("the engine is closed", next_step="make a new one")
         return self._runner

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ from lmcourse.engine.blocks import BlockManager
 from lmcourse.errors import ConfigError, MemoryBudgetError
 from lmcourse.kernels import INT4, INT8, AnyKV, KVFormat, LayerKV, PackedKV
 from lmcourse.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from lmcourse.models import Decoder
 
 __all__ = [
     "MIN_BLOCKS",
@@ -101,22 +105,20 @@ def _allocate(wanted: list[tuple[tuple[int, ...], torch.dtype]], device: torch.d
 
 
 def make_kv_cache(
-    spec: ModelSpec,
-    config: TurbomindEngineConfig,
-    dtype: torch.dtype,
-    device: torch.device,
-    *,
-    weight_bytes: int,
-    num_spare: int = 0,
+    decoder: Decoder, config: TurbomindEngineConfig, *, weight_bytes: int, num_spare: int = 0
 ) -> tuple[KVCache, BlockManager]:
-    """As many blocks as the config buys of what the weights leave, and the memory behind them and some to spare."""
+    """As many blocks as the config buys of what the weights leave, and the memory behind them and some to spare.
+
+    Ranks that share a model get equally many, so many as all can afford.
+    """
+    spec, dtype, device = decoder.spec, decoder.dtype, decoder.device
     form, size = choose_form(config.quant_policy, spec), config.cache_block_seq_len
     num_blocks = count_affordable_blocks(
         config.cache_max_entry_count,
         block_bytes=count_block_bytes(spec, size, dtype, form),
         free_bytes=measure_free_bytes(device, weight_bytes=weight_bytes),
     )
-    blocks = BlockManager(num_blocks, size)
+    blocks = BlockManager(decoder.ranks.least(num_blocks), size)
     return KVCache(spec, blocks, dtype, device, form, num_spare=num_spare), blocks
 
 

@@ -9,7 +9,8 @@ Lesson: 3 (the host never stalls the device)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,8 @@ from lmcourse.engine.request import Request
 from lmcourse.engine.sampler import Choice, Sampled
 
 __all__ = ["Fetch", "Launch"]
+
+_GLANCE_SECONDS = 20e-6
 
 
 class Fetch:
@@ -43,6 +46,13 @@ class Fetch:
             self._arrived.synchronize()
         return self._copies
 
+    def wait_watching(self, watch: Callable[[], None]) -> list[Tensor]:
+        """The same, but `watch` is called again and again meanwhile, and ends the wait with what it raises."""
+        while self._arrived is not None and not self._arrived.query():  # type: ignore[no-untyped-call]
+            watch()
+            time.sleep(_GLANCE_SECONDS)
+        return self._copies
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -52,7 +62,9 @@ class Launch:
     rows: Mapping[int, int]  # by request id: the row of `sampled` with its token
     choice: Choice
     fetch: Fetch
+    watch: Callable[[], None] | None = None  # what may end the wait, where others take part in the step
 
     def wait(self) -> list[Sampled | None]:
         """One entry per request of `sampling`, once the device has got so far."""
-        return self.choice.read(self.fetch.wait())
+        there = self.fetch.wait() if self.watch is None else self.fetch.wait_watching(self.watch)
+        return self.choice.read(there)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -36,7 +36,26 @@ from lmcourse.layers.linear import Linear
 if TYPE_CHECKING:
     from lmcourse.models import Decoder, FeatureRows
 
-__all__ = ["ModelRunner", "count_weight_bytes", "name_weight_format"]
+__all__ = ["ModelRunner", "StepRunner", "count_weight_bytes", "name_weight_format"]
+
+
+class StepRunner(Protocol):
+    """What an engine needs of a runner."""
+
+    decoder: Decoder
+    kv: KVCache
+    features: FeatureStore | None
+
+    def launch(
+        self, plan: Plan, entries: Mapping[int, Entry], pending: Mapping[int, int], *, mark: Callable[[], None]
+    ) -> Launch:
+        """Start a step."""
+
+    def forget(self) -> None:
+        """Requests were moved without a step."""
+
+    def close(self) -> None:
+        """Nothing is launched any more."""
 
 
 class ModelRunner:
@@ -92,6 +111,9 @@ class ModelRunner:
         if self._recorded is not None:
             self._recorded.forget()
 
+    def close(self) -> None:
+        """Memory is given back with the runner itself."""
+
     def run(self, batch: Batch, pictured: FeatureRows | None = None) -> Tensor:
         """Compute the batch, write its keys and values; float32 logits [len(batch.sampling), vocab]."""
         token_ids, (at, rows) = batch.token_ids, batch.feed
@@ -109,6 +131,6 @@ def count_weight_bytes(decoder: Decoder, encoder: Encoder | None = None) -> int:
 
 def name_weight_format(decoder: Decoder) -> str:
     """How the layers' matrices are stored: `plain`, `awq`; several joined by `+`."""
-    linears = [module for module in decoder.layers.modules() if isinstance(module, Linear)]
+    linears = [module for name, module in decoder.named_modules() if isinstance(module, Linear) and name != "head"]
     names = {type(linear.weight_format).__name__.removesuffix("Format").lower() for linear in linears}
     return "+".join(sorted(names))

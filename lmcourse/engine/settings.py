@@ -17,13 +17,12 @@ from lmcourse.config import TurbomindEngineConfig
 from lmcourse.errors import ConfigError, MachineError
 from lmcourse.spec import ModelSpec
 
-__all__ = ["check_supported", "choose_device", "choose_dtype", "choose_session_len", "scale_rotary"]
+__all__ = ["check_alone", "check_supported", "choose_device", "choose_dtype", "choose_session_len", "scale_rotary"]
 
 
 def check_supported(config: TurbomindEngineConfig) -> None:
     """ConfigError for settings whose machinery a later part brings."""
     later = (
-        ("tp", config.tp == 1, 1, "several GPUs come with Part 9 of the course"),
         ("use_logn_attn", not config.use_logn_attn, False, "it comes with Part 7, for the models trained with it"),
     )
     for name, supported, expected, when in later:
@@ -36,6 +35,18 @@ def check_supported(config: TurbomindEngineConfig) -> None:
                 where=name,
                 next_step=f"leave {name} out",
             )
+
+
+def check_alone(config: TurbomindEngineConfig, *, sees: bool) -> None:
+    """ConfigError for a model with a picture encoder on several ranks: features are made on one device only."""
+    if sees and config.tp > 1:
+        raise ConfigError(
+            "a model that sees runs on one device",
+            expected="tp=1",
+            got=f"tp={config.tp}",
+            where="tp",
+            next_step="leave tp out; 4-bit weights (lmcourse lite auto_awq) take a quarter of the memory",
+        )
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -73,12 +84,12 @@ def choose_session_len(asked: int | None, spec: ModelSpec, *, cache_tokens: int)
         warnings.warn(
             f"session_len {wanted} is more than the {spec.max_context} tokens the model was trained for: "
             "answers far into the session will be poor (rope_scaling_factor=1.0 or more helps)",
-            stacklevel=4,
+            stacklevel=5,
         )
     if wanted > cache_tokens:
         warnings.warn(
             f"session_len is reduced from {wanted} to {cache_tokens} tokens, all that the KV cache holds "
             "(raise cache_max_entry_count to change that)",
-            stacklevel=4,
+            stacklevel=5,
         )
     return min(wanted, cache_tokens)

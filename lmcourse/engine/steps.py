@@ -27,7 +27,7 @@ from lmcourse.engine.events import Reporter
 from lmcourse.engine.intake import Entry
 from lmcourse.engine.launch import Launch
 from lmcourse.engine.request import Request
-from lmcourse.engine.runner import ModelRunner
+from lmcourse.engine.runner import StepRunner
 from lmcourse.engine.sampler import require_finite
 from lmcourse.engine.scheduler import Plan, Scheduler
 
@@ -53,14 +53,14 @@ class Steps:
         self._in_flight: deque[InFlight] = deque()
         self.num_computed = self.num_sampled = self.num_preemptions = 0
 
-    def advance(self, runner: ModelRunner, entries: Mapping[int, Entry], unread: dict[int, Answer]) -> None:
+    def advance(self, runner: StepRunner, entries: Mapping[int, Entry], unread: dict[int, Answer]) -> None:
         """Launch as far as the overlap allows, then land the oldest step; its answers go into `unread`."""
         while len(self._in_flight) < self._most_in_flight and self._launch(runner, entries):
             pass
         if self._in_flight:
             self._land(self._in_flight.popleft(), entries, unread)
 
-    def _launch(self, runner: ModelRunner, entries: Mapping[int, Entry]) -> bool:
+    def _launch(self, runner: StepRunner, entries: Mapping[int, Entry]) -> bool:
         """Start one more step; False if nothing can be computed before something lands."""
         scheduler, reporter = self._scheduler, self._reporter
         plan = scheduler.schedule()

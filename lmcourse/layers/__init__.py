@@ -7,6 +7,7 @@ attention.py   Attention           norm → fused q, k, v → rotate → cache �
 mlp.py         MLPS, ACTIVATIONS   norm → fused gate and up → SwiGLU → down, and other kinds
 moe.py         MoE                 norm → router → the chosen experts
 embedding.py   Embedding           token ids → features
+parallel.py    Ranks               devices that share a model: what is cut, where they add up
 """
 
 from lmcourse.layers.attention import Attention
@@ -15,21 +16,27 @@ from lmcourse.layers.linear import Linear
 from lmcourse.layers.mlp import ACTIVATIONS, MLP, MLPS, PlainMLP, make_mlp
 from lmcourse.layers.moe import MoE
 from lmcourse.layers.norm import NORMS, LayerNorm, RMSNorm, make_norm
+from lmcourse.layers.parallel import ALONE, Alone, GroupRanks, Ranks, cut_spec
 from lmcourse.layers.rotary import Rotary
 
 __all__ = [
     "ACTIVATIONS",
+    "ALONE",
     "MLP",
     "MLPS",
     "NORMS",
+    "Alone",
     "Attention",
     "Embedding",
+    "GroupRanks",
     "LayerNorm",
     "Linear",
     "MoE",
     "PlainMLP",
     "RMSNorm",
+    "Ranks",
     "Rotary",
+    "cut_spec",
     "make_mlp",
     "make_norm",
 ]

@@ -33,6 +33,7 @@ from lmcourse.kernels import (
     sum_parts,
 )
 from lmcourse.layers.linear import Linear
+from lmcourse.layers.parallel import ALONE, Ranks
 from lmcourse.spec import ModelSpec
 
 __all__ = ["Attention"]
@@ -41,13 +42,13 @@ __all__ = ["Attention"]
 class Attention(nn.Module):
     """Grouped-query attention over a paged cache: three launches where few tokens make one launch of each line."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, ranks: Ranks = ALONE) -> None:
         super().__init__()
         heads = spec.num_heads + 2 * spec.num_kv_heads
         self.scale, self.clip = spec.head_dim**-0.5, spec.clip_qkv
         self.slopes, self.window = spec.alibi_slopes, spec.window
         self.qkv = Linear(spec.hidden, heads * spec.head_dim, bias=spec.qkv_bias)
-        self.output = Linear(spec.num_heads * spec.head_dim, spec.hidden, bias=spec.output_bias)
+        self.output = Linear(spec.num_heads * spec.head_dim, spec.hidden, bias=spec.output_bias, ranks=ranks)
 
     def forward(self, stream: Stream, norm: AnyNorm, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
         """The stream behind the layer before → the stream that the MLP starts from; writes keys and values into kv."""

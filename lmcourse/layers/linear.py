@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lmcourse.kernels import AnyMatrix, project
+from lmcourse.layers.parallel import ALONE, Ranks
 from lmcourse.quant import PLAIN, WeightFormat
 
 __all__ = ["Linear", "empty_weight"]
@@ -24,8 +25,10 @@ def empty_weight(*shape: int, dtype: torch.dtype | None = None) -> nn.Parameter:
 class Linear(nn.Module):
     """A matrix and, where the family has one, a bias."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = False, ranks: Ranks = ALONE) -> None:
+        """ranks: who has the other input features, and so the rest of each sum; ALONE: all are here."""
         super().__init__()
+        self.ranks = ranks
         self.in_features, self.out_features = in_features, out_features
         self.weight_format: WeightFormat = PLAIN
         self.weight: Tensor
@@ -44,7 +47,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [num_tokens, in_features] → parts [num_parts, num_tokens, out_features], which add up to the product."""
-        return project(x, self.matrix)
+        return self.ranks.add_up(project(x, self.matrix))
 
     @property
     def matrix(self) -> AnyMatrix:

@@ -31,6 +31,7 @@ from lmcourse.kernels import (
 )
 from lmcourse.layers.linear import Linear
 from lmcourse.layers.moe import MoE
+from lmcourse.layers.parallel import ALONE, Ranks
 from lmcourse.spec import ModelSpec
 
 __all__ = ["ACTIVATIONS", "MLP", "MLPS", "Activation", "PlainMLP", "make_mlp"]
@@ -53,11 +54,11 @@ ACTIVATIONS: Mapping[str, Activation] = {
 class MLP(nn.Module):
     """The gated kind: with RMS norm and SwiGLU two launches where few tokens make one launch of each line."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.activate = ACTIVATIONS[spec.activation].gating
         self.gate_up = Linear(spec.hidden, 2 * spec.intermediate, bias=spec.mlp_bias)
-        self.down = Linear(spec.intermediate, spec.hidden, bias=spec.mlp_bias)
+        self.down = Linear(spec.intermediate, spec.hidden, bias=spec.mlp_bias, ranks=ranks)
 
     def forward(self, stream: Stream, norm: AnyNorm) -> Stream:
         """The stream behind the attention half → the stream that the next layer starts from."""
@@ -72,11 +73,11 @@ class MLP(nn.Module):
 class PlainMLP(nn.Module):
     """The kind without a gate."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.activate = ACTIVATIONS[spec.activation].alone
         self.up = Linear(spec.hidden, spec.intermediate, bias=spec.mlp_bias)
-        self.down = Linear(spec.intermediate, spec.hidden, bias=spec.mlp_bias)
+        self.down = Linear(spec.intermediate, spec.hidden, bias=spec.mlp_bias, ranks=ranks)
 
     def forward(self, stream: Stream, norm: AnyNorm) -> Stream:
         """As MLP's."""
@@ -89,11 +90,11 @@ class PlainMLP(nn.Module):
         return self.activate(sum_parts(project(normed, self.up.matrix), normed.dtype)), residual
 
 
-MLPS: Mapping[str, Callable[[ModelSpec], nn.Module]] = {"gated": MLP, "plain": PlainMLP}
+MLPS: Mapping[str, Callable[[ModelSpec, Ranks], nn.Module]] = {"gated": MLP, "plain": PlainMLP}
 
 
-def make_mlp(spec: ModelSpec, number: int) -> nn.Module:
+def make_mlp(spec: ModelSpec, number: int, ranks: Ranks = ALONE) -> nn.Module:
     """The MLP of layer `number`, of the spec's kind, or the experts in its place."""
     if spec.experts is not None and number not in spec.experts.dense_layers:
-        return MoE(spec)
-    return MLPS[spec.mlp](spec)
+        return MoE(spec, ranks)
+    return MLPS[spec.mlp](spec, ranks)

@@ -16,6 +16,7 @@ from torch import nn
 
 from lmcourse.kernels import AnyNorm, Stream, add_norm, project, route, run_experts
 from lmcourse.layers.linear import Linear
+from lmcourse.layers.parallel import ALONE, Ranks
 from lmcourse.spec import ModelSpec
 
 __all__ = ["MoE"]
@@ -24,8 +25,9 @@ __all__ = ["MoE"]
 class MoE(nn.Module):
     """In the place of an MLP, with its interface."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, ranks: Ranks = ALONE) -> None:
         super().__init__()
+        self.ranks = ranks
         assert spec.experts is not None, "a layer without experts has an MLP"
         self.experts = experts = spec.experts
         self.router = Linear(spec.hidden, experts.count + experts.shared_gate)
@@ -36,7 +38,8 @@ class MoE(nn.Module):
         """The stream behind the attention half → the stream that the next layer starts from."""
         normed, residual = add_norm(stream, norm)
         routing = route(project(normed, self.router.matrix, torch.float32), self.experts)
-        return Stream(residual, run_experts(normed, self.experts_gate_up.matrix, self.experts_down.matrix, routing))
+        parts = run_experts(normed, self.experts_gate_up.matrix, self.experts_down.matrix, routing)
+        return Stream(residual, self.ranks.add_up(parts))
 
     def extra_repr(self) -> str:
         kept = self.experts

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from lmcourse.kernels import AnyKV, Matrix, RaggedBatch, Rotation, Stream, project, sum_parts
-from lmcourse.layers import Attention, Embedding, Linear, Rotary, make_mlp, make_norm
+from lmcourse.layers import ALONE, Attention, Embedding, Linear, Ranks, Rotary, make_mlp, make_norm
 from lmcourse.quant import WeightFormat
 from lmcourse.spec import ModelSpec
 
@@ -55,14 +55,15 @@ class FeatureRows(NamedTuple):
 class Decoder(nn.Module):
     """Token ids in, hidden states out, keys and values into the cache on the way. Holds no state but its weights."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, ranks: Ranks = ALONE) -> None:
+        """ranks: who shares the model; the spec is then what one of them computes (cut_spec), with the whole vocab."""
         super().__init__()
-        self.spec = spec
-        self.embedding = Embedding(spec.vocab, spec.hidden, spec.embedding_scale)
+        self.spec, self.ranks = spec, ranks
+        self.embedding = Embedding(spec.vocab, spec.hidden, spec.embedding_scale, ranks)
         self.rotary = make_rotary(spec)
-        self.layers = nn.ModuleList(make_layer(spec, number) for number in range(spec.num_layers))
+        self.layers = nn.ModuleList(make_layer(spec, number, ranks) for number in range(spec.num_layers))
         self.norm = make_norm(spec)
-        self.head = None if spec.tie_embeddings else Linear(spec.hidden, spec.vocab)
+        self.head = None if spec.tie_embeddings else Linear(spec.hidden, -(-spec.vocab // ranks.size))
 
     def forward(
         self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[AnyKV], pictured: FeatureRows | None = None
@@ -81,7 +82,9 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: [rows, hidden] → float32 [rows, vocab]; pass only the rows whose next token is wanted."""
         table = Matrix(self.embedding.weight) if self.head is None else self.head.matrix
-        return sum_parts(project(hidden, table, torch.float32), torch.float32)
+        own = sum_parts(project(hidden, table, torch.float32), torch.float32)
+        whole = self.ranks.concatenate(own)
+        return whole if whole.shape[1] == self.spec.vocab else whole[:, : self.spec.vocab].contiguous()
 
     def respecify(self, spec: ModelSpec) -> None:
         """Take another spec, which differs in how positions act."""
@@ -101,12 +104,12 @@ class Decoder(nn.Module):
 class DecoderLayer(nn.Module):
     """norm → attention → + → norm → MLP → +, in five operations; each sum is taken by the norm that follows it."""
 
-    def __init__(self, spec: ModelSpec, number: int) -> None:
+    def __init__(self, spec: ModelSpec, number: int, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.attention_norm = make_norm(spec)
-        self.attention = Attention(spec)
+        self.attention = Attention(spec, ranks)
         self.mlp_norm = make_norm(spec)
-        self.mlp = make_mlp(spec, number)
+        self.mlp = make_mlp(spec, number, ranks)
 
     def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
         """The stream, and in it what the layer before added, one layer on."""
@@ -137,21 +140,21 @@ class ParallelLayer(DecoderLayer):
 class OneNormLayer(ParallelLayer):
     """A ParallelLayer whose attention and MLP share a norm."""
 
-    def __init__(self, spec: ModelSpec, number: int) -> None:
-        super().__init__(spec, number)
+    def __init__(self, spec: ModelSpec, number: int, ranks: Ranks = ALONE) -> None:
+        super().__init__(spec, number, ranks)
         self.mlp_norm = self.attention_norm
 
 
-LAYERS: Mapping[str, Callable[[ModelSpec, int], DecoderLayer]] = {
+LAYERS: Mapping[str, Callable[[ModelSpec, int, Ranks], DecoderLayer]] = {
     "sequential": DecoderLayer,
     "parallel": ParallelLayer,
     "parallel_one_norm": OneNormLayer,
 }
 
 
-def make_layer(spec: ModelSpec, number: int) -> DecoderLayer:
+def make_layer(spec: ModelSpec, number: int, ranks: Ranks = ALONE) -> DecoderLayer:
     """Layer `number`, of the spec's kind."""
-    return LAYERS[spec.layer](spec, number)
+    return LAYERS[spec.layer](spec, number, ranks)
 
 
 def make_rotary(spec: ModelSpec) -> Rotary:
@@ -159,10 +162,10 @@ def make_rotary(spec: ModelSpec) -> Rotary:
     return Rotary(spec.rotary, spec.head_dim, spec.logn_context)
 
 
-def meta_decoder(spec: ModelSpec, formats: Mapping[str, WeightFormat] | None = None) -> Decoder:
+def meta_decoder(spec: ModelSpec, formats: Mapping[str, WeightFormat] | None = None, ranks: Ranks = ALONE) -> Decoder:
     """A decoder with shapes and no memory: every weight on the meta device. formats: by module, else PLAIN."""
     with torch.device("meta"):
-        decoder = Decoder(spec)
+        decoder = Decoder(spec, ranks)
         for name, weight_format in (formats or {}).items():
             linear = decoder.get_submodule(name)
             assert isinstance(linear, Linear), f"{name} holds no matrix"

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lmcourse.errors import CheckpointError, MemoryBudgetError
+from lmcourse.layers import ALONE, Ranks, cut_spec
 from lmcourse.models.checkpoint import Checkpoint, TensorSource
 from lmcourse.models.decoder import Decoder, meta_decoder
 from lmcourse.models.engine_format import EngineManifest, detect_format
@@ -54,8 +56,8 @@ def load_decoder(
     dtype: torch.dtype,
     device: torch.device,
     model_format: str | None = None,
-    progress: Progress | None = None,
     free_bytes: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Decoder:
     """The model of a folder, ready to run; its weights do not require gradients.
 
@@ -63,16 +65,13 @@ def load_decoder(
     """
     folder = require_folder(folder)
     detect_format(folder, model_format)
-    weights, _ = open_weights(folder, dtype=dtype, device=device)
+    weights = replace(open_weights(folder, dtype=dtype, device=device)[0], ranks=ranks)
     if free_bytes is not None and weights.num_bytes > free_bytes:
         raise _too_big(weights, device, free_bytes)
-    decoder = meta_decoder(weights.spec, weights.formats)
-    total = sum(1 for _ in decoder.parameters())
+    decoder = meta_decoder(cut_spec(weights.spec, ranks), weights.formats, ranks)
     try:
-        for done, (stored, weight) in enumerate(weights, start=1):
+        for stored, weight in weights:
             _set_weight(decoder, stored.name, weight)
-            if progress is not None:
-                progress(stored.name, done, total)
     except torch.OutOfMemoryError as error:
         raise _too_big(weights, device, torch.cuda.mem_get_info(device)[0]) from error
     return decoder

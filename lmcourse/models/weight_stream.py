@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from lmcourse.errors import CheckpointError
+from lmcourse.layers import ALONE, Ranks, cut_spec
 from lmcourse.models.checkpoint import TensorSource
 from lmcourse.models.decoder import meta_decoder
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
 from lmcourse.models.packed_weights import find_formats, packed_sources, read_packed
 from lmcourse.models.safetensors_file import TensorInfo
+from lmcourse.models.shares import find_share
 from lmcourse.quant import PackedFormat
 from lmcourse.spec import ModelSpec
 
@@ -43,6 +45,7 @@ class WeightStream:
     rules: tuple[TensorRule, ...]
     dtype: torch.dtype | None  # None: as stored
     device: torch.device
+    ranks: Ranks = ALONE  # who shares the model: what is made is this rank's part of each weight
 
     def __iter__(self) -> Iterator[tuple[StoredTensor, Tensor]]:
         used: set[str] = set()
@@ -80,7 +83,8 @@ class WeightStream:
     @property
     def num_bytes(self) -> int:
         """Of all weights, in the dtype that they get."""
-        weights = meta_decoder(self.spec, self.formats).named_parameters()
+        local = cut_spec(self.spec, self.ranks)
+        weights = meta_decoder(local, self.formats, self.ranks).named_parameters()
         return sum(weight.numel() * self._dtype(name).itemsize for name, weight in weights)
 
     def stored_dtype(self, canonical: str) -> torch.dtype:
@@ -115,13 +119,35 @@ class WeightStream:
 
     def _weight(self, stored: StoredTensor, shape: tuple[int, ...]) -> Tensor:
         if self._is_packed(stored.name):
-            return read_packed(stored, self._format_of(stored.name), shape, self.spec, self._part)
+            whole = read_packed(stored, self._format_of(stored.name), shape, self.spec, self._part)
+            return find_share(stored.name, self.spec, self.ranks).cut(whole)
         rule, dtype = stored.rule, torch.float32 if self._is_wide(stored.name) else self.dtype
-        shapes = zip(stored.sources, rule.shapes(self.spec, shape), strict=True)
-        weight = rule.assemble([self._part(source, part_shape, dtype) for source, part_shape in shapes], self.spec)
-        return rule.compute(weight.float()).to(weight.dtype) if rule.compute else weight
+        shapes = rule.shapes(self.spec, shape)
+        share = find_share(stored.name, self.spec, self.ranks)
+        if share.rows is not None and rule.join is None:
+            return share.finish(_compute(rule, self._rows(stored, shapes, dtype, share.rows)))
+        parts = [self._part(source, part, dtype) for source, part in zip(stored.sources, shapes, strict=True)]
+        return share.cut(_compute(rule, rule.assemble(parts, self.spec)))
 
-    def _part(self, source: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    def _rows(
+        self, stored: StoredTensor, shapes: tuple[tuple[int, ...], ...], dtype: torch.dtype | None, rows: Tensor
+    ) -> Tensor:
+        """Some canonical rows, each read from where the rule stacks and arranges it from."""
+        order = torch.arange(sum(shape[0] for shape in shapes))
+        wanted = (stored.rule.arrange(order, self.spec) if stored.rule.arrange else order)[rows]
+        parts, places, first = [], [], 0
+        for source, shape in zip(stored.sources, shapes, strict=True):
+            here = (wanted >= first) & (wanted < first + shape[0])
+            parts.append(self._part(source, shape, dtype, wanted[here] - first))
+            places.append(here.nonzero()[:, 0])
+            first += shape[0]
+        back = torch.cat(places).argsort()
+        return torch.cat(parts)[back.to(self.device)]
+
+    def _part(
+        self, source: str, shape: tuple[int, ...], dtype: torch.dtype | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """A stored tensor of this shape, or some of its rows, checked, on the device."""
         info = self._info(source)
         if info.shape != shape:
             raise CheckpointError(
@@ -134,6 +160,7 @@ class WeightStream:
         if dtype in (torch.int32, torch.int8):
             return self.checkpoint.read_words(source).to(device=self.device, copy=True)
         read = self.checkpoint.read(source)
+        read = read if rows is None else read[rows.to(read.device)]
         # A copy even when nothing changes: what was read is still backed by the file.
         part = read.to(device=self.device, dtype=dtype or self.dtype or read.dtype, copy=True)
         if not _is_finite(part):
@@ -172,6 +199,10 @@ class WeightStream:
             names = ", ".join(unused[:8])
             folder = self.checkpoint.folder.name
             warnings.warn(f"{folder} holds tensors that the model does not use: {names}{more}", stacklevel=4)
+
+
+def _compute(rule: TensorRule, weight: Tensor) -> Tensor:
+    return rule.compute(weight.float()).to(weight.dtype) if rule.compute else weight
 
 
 def _is_finite(tensor: Tensor) -> bool:

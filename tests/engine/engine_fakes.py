@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from lmcourse.config import GenerationConfig, TurbomindEngineConfig
-from lmcourse.engine import Engine, StepOutput
-from lmcourse.engine import engine as engine_module
+from lmcourse.engine import Engine, StepOutput, assembly
 from lmcourse.kernels import LayerKV, RaggedBatch
+from lmcourse.layers import ALONE
 from lmcourse.models import Decoder
 from lmcourse.spec import ModelSpec, RotarySpec
 from lmcourse.text.tokenizer import Tokenizer
@@ -41,6 +41,7 @@ class MirrorDecoder(nn.Module):
         self.spec = spec or mirror_spec()
         self.rotary: object = None
         self.dtype, self.device = torch.float32, torch.device("cpu")
+        self.ranks = ALONE
         self.num_calls = 0
         self.num_spare = 0  # blocks at the end of the cache that several tokens may be written to
         self.before_forward: Callable[[], None] = lambda: None  # tests interrupt the model here
@@ -145,7 +146,7 @@ def make_engine(
     decoder.num_spare = int(graphs)
     if decoder.device.type == "cuda":
         return Engine(decoder, tokenizer, TurbomindEngineConfig(**settings), on_event=on_event)
-    with mock.patch.object(engine_module, "choose_recorder", return_value=SharedMemory() if graphs else None):
+    with mock.patch.object(assembly, "choose_recorder", return_value=SharedMemory() if graphs else None):
         return Engine(decoder, tokenizer, TurbomindEngineConfig(**settings), on_event=on_event)
 
 
@@ -231,6 +232,7 @@ class ScriptedDecoder(nn.Module):
 
     def __init__(self, script: Sequence[int], vocab: int, prompt_len: int, eos_ids: tuple[int, ...] = ()) -> None:
         super().__init__()
+        self.ranks = ALONE
         self.spec = mirror_spec(vocab=vocab, max_context=1024, eos_ids=eos_ids)
         self.script, self.prompt_len = list(script), prompt_len
         self.dtype, self.device, self.rotary = torch.float32, torch.device("cpu"), None

@@ -19,7 +19,6 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("setting", "value", "where"),
     [
-        ("tp", 2, "Part 9"),
         ("use_logn_attn", True, "Part 7"),
     ],
 )

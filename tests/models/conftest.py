@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from lmcourse.kernels import LayerKV, RaggedBatch
 from lmcourse.models import Decoder, load_decoder
+
+sys.path.append(str(Path(__file__).parent))  # where ranks_in_threads is
 
 TINY = {
     "architectures": ["LlamaForCausalLM"],

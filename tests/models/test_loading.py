@@ -37,13 +37,6 @@ def test_load_decoder_weights_are_copies_in_the_asked_dtype(model, write, load):
     assert not any(weight.requires_grad for weight in decoder.parameters())
 
 
-def test_load_decoder_reports_progress(model, write, load):
-    calls = []
-    load(write(model), progress=lambda name, done, total: calls.append((name, done, total)))
-    assert [done for _, done, _ in calls] == list(range(1, 10))
-    assert calls[-1] == ("head.weight", 9, 9)
-
-
 def test_load_decoder_accepts_home_and_links(model, write, load, tmp_path, monkeypatch):
     write(model, "real")
     (tmp_path / "linked").symlink_to(tmp_path / "real")

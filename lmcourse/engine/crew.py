@@ -1,0 +1,235 @@
+"""Crew: the processes that share one model, seen from rank 0, which has the only scheduler.
+
+The idea: whoever asks for tp=2 sees one engine. Rank 0 is the process that asked; it starts the others, tells each of
+them before every step what the step is, and does its own share. The answer needs nothing from the others: behind the
+last layer every rank has the same logits.
+
+    rank 0     schedule ─ tell ─┬─ launch: layers, each with two sums over the ranks ─ sample ─ land
+    rank 1…            listen ──┴─ launch: the same layers on their own heads ──────── sample
+
+Under torchrun the processes are there already, on one machine or several: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
+Otherwise they meet at a file in a temporary folder; no port is listened on but those that gloo and NCCL take.
+
+Contract: a rank that dies becomes a MachineError in the next step, with the last lines that it wrote; it never becomes
+a wait. `close` ends all of them, and so does the end of rank 0, however it ends.
+
+Lesson: 9 (more than one GPU)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed import FileStore, PrefixStore, ProcessGroup, ProcessGroupGloo, Store, TCPStore  # type: ignore[attr-defined]
+
+from lmcourse.config import TurbomindEngineConfig
+from lmcourse.errors import ConfigError, MachineError
+from lmcourse.layers import GroupRanks
+
+__all__ = ["Crew", "Meeting", "join", "meet_under_torchrun", "start_crew"]
+
+_FOREVER = timedelta(days=300)  # a crew may be idle as long as its notebook is open
+_ARRIVAL_SECONDS, _LEAVING_SECONDS, _NOTICE_SECONDS = 120.0, 5.0, 2.0
+_MEMBER = "from lmcourse.engine.crew_member import main; raise SystemExit(main())"
+_FRAME = 1 << 14  # bytes of a message that fit into one broadcast; longer ones take a second
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where and as whom a process joins."""
+
+    store: Store
+    rank: int
+    size: int
+    local_rank: int  # which GPU of its machine
+
+
+@dataclass
+class Crew:
+    """This process's place among the ranks, the line on which rank 0 speaks, and the processes that it started."""
+
+    ranks: GroupRanks
+    line: ProcessGroup
+    processes: Mapping[int, subprocess.Popen[bytes]] = field(default_factory=dict)  # by rank
+    folder: Path | None = None  # of the meeting and of what the others print
+    _open: bool = True
+
+    def tell(self, message: bytes) -> None:
+        """Say it to all others; b"" ends them."""
+        frame = torch.zeros(_FRAME, dtype=torch.uint8)
+        view = frame.numpy()
+        view[:8] = memoryview(len(message).to_bytes(8, "little"))
+        first, rest = message[: _FRAME - 8], message[_FRAME - 8 :]
+        view[8 : 8 + len(first)] = memoryview(first)
+        self.line.broadcast(frame, 0).wait()
+        if rest:
+            self.line.broadcast(torch.frombuffer(bytearray(rest), dtype=torch.uint8), 0).wait()
+
+    def listen(self) -> bytes:
+        """What rank 0 says next."""
+        frame = torch.zeros(_FRAME, dtype=torch.uint8)
+        self.line.broadcast(frame, 0).wait()
+        said = frame.numpy().tobytes()
+        length = int.from_bytes(said[:8], "little")
+        missing = length - (_FRAME - 8)
+        if missing <= 0:
+            return said[8 : 8 + length]
+        rest = torch.zeros(missing, dtype=torch.uint8)
+        self.line.broadcast(rest, 0).wait()
+        return said[8:] + rest.numpy().tobytes()
+
+    def require_complete(self) -> None:
+        """MachineError if a process that was started has ended."""
+        gone = [rank for rank, process in self.processes.items() if process.poll() is not None]
+        if gone:
+            raise _lost(gone, self.folder, None)
+
+    def explain(self, error: BaseException) -> None:
+        """MachineError if `error` is how a group notices that a rank is gone; it may notice before the system does."""
+        if not isinstance(error, RuntimeError) or "onnection" not in str(error):
+            return
+        until = time.monotonic() + _NOTICE_SECONDS
+        while time.monotonic() < until:
+            self.require_complete()
+            time.sleep(0.02)
+        raise _lost([], self.folder, error) from error
+
+    def close(self) -> None:
+        """End the others. Closing twice is fine."""
+        if not self._open:
+            return
+        self._open = False
+        if all(process.poll() is None for process in self.processes.values()):
+            with contextlib.suppress(RuntimeError):  # a rank was lost; the others end with their connections
+                self.tell(b"")
+        _end(self.processes, self.folder)
+
+
+def start_crew(folder: Path, config: TurbomindEngineConfig, device: torch.device) -> Crew:
+    """Rank 0 of `config.tp` ranks; the others load the model meanwhile. MachineError where there are too few GPUs."""
+    meeting = meet_under_torchrun()
+    if meeting is not None:
+        if meeting.size != config.tp:
+            raise ConfigError(
+                "torchrun started another number of processes",
+                expected=f"tp={meeting.size}", got=f"tp={config.tp}", where="tp", next_step="let both say the same",
+            )  # fmt: skip
+        return join(meeting, device)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and count < config.tp:
+        raise MachineError(
+            "there are too few GPUs", expected=f"{config.tp} (tp={config.tp})", got=count, where="tp",
+            next_step=f"take tp={count}, or spread over machines with torchrun",
+        )  # fmt: skip
+    place = Path(tempfile.mkdtemp(prefix="lmcourse-crew-"))
+    store = FileStore(str(place / "meeting"), config.tp)
+    processes = {rank: _start(rank, place, folder, config, device) for rank in range(1, config.tp)}
+    try:
+        _await(store, processes, place)
+        crew = join(Meeting(store, 0, config.tp, 0), device)
+    except BaseException:
+        _end(processes, place)
+        raise
+    crew.processes, crew.folder = processes, place
+    weakref.finalize(crew, _end, processes, place, patience=0.0)
+    return crew
+
+
+def join(meeting: Meeting, device: torch.device) -> Crew:
+    """Take one's place; returns when all have."""
+    place = torch.device("cuda", meeting.local_rank) if device.type == "cuda" else device
+    meeting.store.set(f"here-{meeting.rank}", "yes")
+    line: Any = ProcessGroupGloo(PrefixStore("line", meeting.store), meeting.rank, meeting.size, _FOREVER)
+    if place.type == "cuda":
+        from torch.distributed import ProcessGroupNCCL
+
+        torch.cuda.set_device(place)
+        options = ProcessGroupNCCL.Options()
+        group: Any = ProcessGroupNCCL(PrefixStore("data", meeting.store), meeting.rank, meeting.size, options)
+    else:
+        group = ProcessGroupGloo(PrefixStore("data", meeting.store), meeting.rank, meeting.size, _FOREVER)
+    return Crew(GroupRanks(group, place), line)
+
+
+def meet_under_torchrun(environment: Mapping[str, str] | None = None) -> Meeting | None:
+    """The meeting that torchrun has prepared, or None if it did not start this process."""
+    said = os.environ if environment is None else environment
+    if "TORCHELASTIC_RUN_ID" not in said or int(said.get("WORLD_SIZE", "1")) == 1:
+        return None
+    rank, size = int(said["RANK"]), int(said["WORLD_SIZE"])
+    agent = said.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    leads = rank == 0 and not agent
+    store = TCPStore(said["MASTER_ADDR"], int(said["MASTER_PORT"]), size, leads, wait_for_workers=False)
+    run = f"{said['TORCHELASTIC_RUN_ID']}-{said.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return Meeting(PrefixStore(run, store), rank, size, int(said["LOCAL_RANK"]))
+
+
+def _start(
+    rank: int, place: Path, folder: Path, config: TurbomindEngineConfig, device: torch.device
+) -> subprocess.Popen[bytes]:
+    """A process of its own session, so that Ctrl-C reaches rank 0 alone; its words go to a file."""
+    task = {"rank": rank, "meeting": str(place / "meeting"), "folder": str(folder), "device": device.type}
+    words = [sys.executable, "-c", _MEMBER, json.dumps(task | {"config": vars(config)})]
+    packages = str(Path(__file__).parents[2])
+    paths = os.pathsep.join([packages, *filter(None, [os.environ.get("PYTHONPATH")])])
+    threads = str(max(1, torch.get_num_threads() // config.tp))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONPATH": paths}
+    with (place / f"rank-{rank}").open("wb") as log:
+        return subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
+        )
+
+
+def _await(store: Store, processes: Mapping[int, subprocess.Popen[bytes]], place: Path) -> None:
+    """Until all have come, or one has ended instead."""
+    until = time.monotonic() + _ARRIVAL_SECONDS
+    while not all(store.check([f"here-{rank}"]) for rank in processes):
+        gone = [rank for rank, process in processes.items() if process.poll() is not None]
+        if gone or time.monotonic() > until:
+            raise _lost(gone, place, None)
+        time.sleep(0.02)
+
+
+def _lost(gone: list[int], place: Path | None, cause: Exception | None) -> MachineError:
+    words = "".join(_last_words(place / f"rank-{rank}") for rank in gone) if place else ""
+    return MachineError(
+        "a rank of this engine was lost",
+        expected="every rank alive until the engine is closed",
+        got=(f"rank {', '.join(map(str, gone))} ended: {words}" if gone else "") or str(cause or "no answer"),
+        where="tp",
+        next_step="close this engine and make a new one",
+    )
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.is_file() else []
+    return lines[-1][:500] if lines else "it said nothing, as killed processes do"
+
+
+def _end(
+    processes: Mapping[int, subprocess.Popen[bytes]], place: Path | None, patience: float = _LEAVING_SECONDS
+) -> None:
+    """Wait a little, then insist; nothing is left behind."""
+    until = time.monotonic() + patience
+    for process in processes.values():
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if place is not None:
+        shutil.rmtree(place, ignore_errors=True)

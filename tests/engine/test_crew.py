@@ -1,0 +1,137 @@
+"""Several ranks, as processes: the answers of one, and an error where one is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmcourse import GenerationConfig, TurbomindEngineConfig, model_path
+from lmcourse.engine import Engine
+from lmcourse.engine.crew import meet_under_torchrun
+from lmcourse.errors import ConfigError, MachineError
+
+TIGHT = {"cache_max_entry_count": 8, "session_len": 300, "max_prefill_token_num": 60}
+
+
+class Odd:
+    """A mask that allows every second token, the next time the others."""
+
+    def __init__(self, vocab):
+        self.vocab = vocab
+
+    def allowed(self, output_ids):
+        return np.arange(self.vocab) % 2 == len(output_ids) % 2
+
+
+def make_requests(rng, vocab=4096):
+    """Prompts of awkward lengths with every kind of rule."""
+    requests = []
+    for number, length in enumerate((170, 65, 170, 5, 64, 170, 65, 170, 1, 170)):
+        prompt = [rng.randrange(4, vocab) for _ in range(length)]
+        rule = [
+            {},
+            {"random_seed": rng.randrange(2**40), "top_k": 20, "temperature": 1.3},
+            {"random_seed": 7, "top_p": 0.9, "repetition_penalty": 1.2},
+            {"logprobs": 3},
+            {"bad_words": ["the"], "min_new_tokens": 3},
+        ][number % 5]
+        gen = GenerationConfig(max_new_tokens=30 if length == 170 else rng.randint(1, 24), ignore_eos=True, **rule)
+        requests.append((prompt, gen, Odd(vocab) if number == 6 else None))
+    return requests
+
+
+def answer(engine, requests):
+    ids = [engine.add(prompt, gen, mask=mask) for prompt, gen, mask in requests]
+    told = {key: [] for key in ids}
+    while engine.has_work:
+        for output in engine.step():
+            told[output.request_id] += output.token_ids
+        engine.check()
+    return [told[key] for key in ids]
+
+
+def open_engine(**settings):
+    return Engine.from_folder(model_path("tiny-chat"), TurbomindEngineConfig(dtype="float32", **settings), device="cpu")
+
+
+@pytest.mark.parametrize(("tp", "settings"), [(2, TIGHT | {"overlap": True}), (4, {})])
+def test_ranks_answer_as_one(tp, settings, rng):
+    requests = make_requests(rng)
+    with open_engine(**settings) as engine:
+        wanted = answer(engine, requests)
+    with open_engine(tp=tp, **settings) as engine:
+        processes = list(engine._runner._crew.processes.values())
+        assert answer(engine, requests) == wanted
+        aborted = engine.add([5, 6, 7], GenerationConfig(max_new_tokens=50))
+        engine.step()
+        engine.abort(aborted)  # the others learn of it with the next step
+        assert answer(engine, requests[:2]) == wanted[:2]
+        if settings:
+            assert engine.stats().num_preemptions > 0
+    assert all(process.poll() == 0 for process in processes), "every rank ended well"
+
+
+def _finish(engine):
+    while engine.has_work:
+        engine.step()
+
+
+def test_killed_rank_is_an_error_and_no_wait():
+    engine = open_engine(tp=2)
+    engine.add([5, 6, 7], GenerationConfig(max_new_tokens=200, ignore_eos=True))
+    engine.step()
+    (process,) = engine._runner._crew.processes.values()
+    folder = engine._runner._crew.folder
+    os.kill(process.pid, signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(MachineError, match="rank of this engine was lost"):
+        _finish(engine)
+    assert time.monotonic() - started < 10
+    engine.close()
+    assert process.poll() is not None
+    assert not folder.exists()
+
+
+def test_lost_engine_leaves_no_process():
+    engine = open_engine(tp=2)
+    (process,) = engine._runner._crew.processes.values()
+    del engine
+    process.wait(timeout=20)
+
+
+def test_rank_that_cannot_start_tells_why(monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('no such package here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("lmcourse.engine.crew.sys.executable", sys.executable)
+    monkeypatch.setattr("lmcourse.engine.crew._MEMBER", "raise SystemExit('no such package here')")
+    with pytest.raises(MachineError, match="no such package here"):
+        open_engine(tp=2)
+
+
+def test_uneven_tp_is_refused_and_nothing_stays():
+    with pytest.raises(ConfigError, match="tp=3"):
+        open_engine(tp=3)
+
+
+def test_meet_under_torchrun_elsewhere():
+    assert meet_under_torchrun({}) is None
+    assert meet_under_torchrun({"WORLD_SIZE": "2", "RANK": "0"}) is None  # another launcher's
+
+
+def test_torchrun_runs_the_command_line():
+    words = ["--nproc-per-node", "2", "--standalone", "-m", "lmcourse", "chat", "tiny-chat", "--tp", "2"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words],
+        input="hello\n\nexit\n\n", capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout.count("tokens/s]") == 1, "one of the two talks"
