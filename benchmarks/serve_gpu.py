@@ -2,8 +2,9 @@
 
     python benchmarks/serve_gpu.py --model dummy:internlm2-1_8b --output serve.json
 
-Both sides get the same prompts (token ids) and lengths, in turns; clients run in a process of their own. Offline is
-`pipe(...)`, all prompts at once; the first token is that of `pipe.stream_infer` and of a stream over HTTP.
+Both sides get the same prompts (token ids) and lengths, in turns. Offline is `pipe.stream_infer`, all prompts at once, 64
+of which run at a time; a client asks one thing after the other on its connection. The clients are light (bare sockets in
+four processes), so that what is measured is the server.
 On a machine without FastAPI and uvicorn carry their wheels: fastapi starlette uvicorn pydantic pydantic-core
 annotated-types typing-inspection llguidance, and put them on PYTHONPATH.
 """
@@ -21,8 +22,8 @@ import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import httpx
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -31,34 +32,69 @@ from lmcourse.serve.app import make_app
 from lmcourse.serve.running import running
 
 
-async def stream(http: httpx.AsyncClient, body: dict[str, object]) -> tuple[int, float]:
-    """Tokens of one answer, and seconds to the first."""
-    asked_at, first, count = time.perf_counter(), 0.0, 0
-    async with http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
-        answer.raise_for_status()
-        async for line in answer.aiter_lines():
-            if line.startswith("data: {"):
+async def ask(address: tuple[str, int], bodies: list[bytes]) -> list[tuple[int, float]]:
+    """One client: (tokens, seconds to the first) of each answer."""
+    reader, writer = await asyncio.open_connection(*address)
+    answers = []
+    for body in bodies:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {address[0]}\r\nContent-Type: application/json\r\n"
+        asked_at, first, count = time.perf_counter(), 0.0, 0
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        while (line := await reader.readline()) != b"data: [DONE]\n":
+            if line.startswith(b"data: {"):
                 tokens = json.loads(line[6:])["choices"][0]["token_ids"]
                 first = first or (time.perf_counter() - asked_at if tokens else 0.0)
                 count += len(tokens)
-    return count, first
+            elif not line:
+                raise ConnectionError("the server has closed the connection")
+        while await reader.readline() != b"0\r\n":  # the last chunk
+            pass
+        await reader.readline()
+        answers.append((count, first))
+    writer.close()
+    return answers
 
 
 def be_clients(url: str, pipe_end: Connection) -> None:
-    """A process that sends what it is told to, all at once, and reports tokens, seconds and first tokens."""
+    """A process of clients: it gets a list of bodies for each, and reports all answers."""
+    parts = urlsplit(url)
+    address = parts.hostname or "", parts.port or 80
 
-    async def ask(http: httpx.AsyncClient, bodies: list[dict[str, object]]) -> tuple[int, float, list[float]]:
-        began = time.perf_counter()
-        answers = await asyncio.gather(*(stream(http, body) for body in bodies))
-        return sum(n for n, _ in answers), time.perf_counter() - began, [first for _, first in answers]
+    async def main(clients: list[list[bytes]]) -> list[tuple[int, float]]:
+        return [
+            answer for told in await asyncio.gather(*(ask(address, bodies) for bodies in clients)) for answer in told
+        ]
 
-    async def main() -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as http:
-            while bodies := await asyncio.to_thread(pipe_end.recv):
-                pipe_end.send(await ask(http, bodies))
+    while clients := pipe_end.recv():
+        pipe_end.send(asyncio.run(main(clients)))
 
-    asyncio.run(main())
+
+class Clients:
+    """Several processes of them."""
+
+    def __init__(self, url: str, num_processes: int) -> None:
+        self._ends, self._processes = [], []
+        for _ in range(num_processes):
+            ours, theirs = multiprocessing.Pipe()
+            self._ends.append(ours)
+            self._processes.append(multiprocessing.get_context("spawn").Process(target=be_clients, args=(url, theirs)))
+            self._processes[-1].start()
+
+    def ask(self, clients: list[list[bytes]]) -> tuple[int, float, list[float]]:
+        """(tokens, seconds, seconds to each first token)."""
+        began, answers = time.perf_counter(), []
+        busy = self._ends[: len(clients)]
+        for number, end in enumerate(busy):
+            end.send(clients[number :: len(busy)])
+        for end in busy:
+            answers += end.recv()
+        return sum(count for count, _ in answers), time.perf_counter() - began, [first for _, first in answers]
+
+    def close(self) -> None:
+        """Let them go."""
+        for end, process in zip(self._ends, self._processes, strict=True):
+            end.send([])
+            process.join()
 
 
 def offline(pipe: Pipeline, prompts: list[list[int]], gen: GenerationConfig) -> tuple[int, float, float]:
@@ -71,45 +107,41 @@ def offline(pipe: Pipeline, prompts: list[list[int]], gen: GenerationConfig) -> 
     return count, time.perf_counter() - began, first
 
 
-def compare(pipe: Pipeline, clients: Connection, args: argparse.Namespace) -> dict[str, float]:
+def compare(pipe: Pipeline, clients: Clients, args: argparse.Namespace) -> dict[str, float]:
     """Medians over the rounds, the two sides in turns; the first round warms up."""
     rng = random.Random(args.seed)
-    rows: dict[str, list[float]] = {
-        "offline_tok_s": [],
-        "served_tok_s": [],
-        "offline_ttft_ms": [],
-        "served_ttft_ms": [],
-    }
+    names = ("offline_tok_s", "served_tok_s", "offline_ttft_ms", "served_ttft_ms")
+    rows: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(args.rounds + 1):
-        prompts = [
-            [rng.randrange(4, pipe.engine.spec.vocab) for _ in range(args.prompt_len)] for _ in range(args.clients)
-        ]
-        bodies = [
-            {"model": pipe.name, "prompt": ids, "max_tokens": args.new_tokens, "ignore_eos": True} for ids in prompts
-        ]
+        count = args.clients * args.questions
+        prompts = [[rng.randrange(4, pipe.engine.spec.vocab) for _ in range(args.prompt_len)] for _ in range(count)]
         gen = GenerationConfig(max_new_tokens=args.new_tokens, ignore_eos=True)
         tokens, seconds, _ = offline(pipe, prompts, gen)
-        clients.send(bodies)
-        served_tokens, served_seconds, _ = clients.recv()
-        assert tokens == served_tokens == args.clients * args.new_tokens
+        bodies = [make_body(pipe.name, prompt, args.new_tokens) for prompt in prompts]
+        served_tokens, served_seconds, _ = clients.ask([bodies[i :: args.clients] for i in range(args.clients)])
+        assert tokens == served_tokens == count * args.new_tokens
         short = GenerationConfig(max_new_tokens=4, ignore_eos=True)
         ttft = [offline(pipe, prompts[:1], short)[2] for _ in range(10)]
-        served_ttft = []
-        for _ in range(10):
-            clients.send([{**bodies[0], "max_tokens": 4}])
-            served_ttft += clients.recv()[2]
+        served_ttft = clients.ask([[make_body(pipe.name, prompts[0], 4)] * 10])[2]
         if turn:
-            rows["offline_tok_s"].append(tokens / seconds)
-            rows["served_tok_s"].append(served_tokens / served_seconds)
-            rows["offline_ttft_ms"].append(statistics.median(ttft) * 1e3)
-            rows["served_ttft_ms"].append(statistics.median(served_ttft) * 1e3)
+            found = tokens / seconds, served_tokens / served_seconds
+            found += statistics.median(ttft) * 1e3, statistics.median(served_ttft) * 1e3
+            for name, value in zip(names, found, strict=True):
+                rows[name].append(value)
     return {name: round(statistics.median(values), 2) for name, values in rows.items()}
+
+
+def make_body(model: str, prompt: list[int], new_tokens: int) -> bytes:
+    """A request for exactly so many tokens, as a stream."""
+    body = {"model": model, "prompt": prompt, "max_tokens": new_tokens, "ignore_eos": True, "stream": True}
+    return json.dumps(body).encode()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A server beside its own engine.")
     parser.add_argument("--model", default="dummy:internlm2-1_8b")
     parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--questions", type=int, default=4, help="of each client, one after the other")
     parser.add_argument("--prompt-len", type=int, default=128)
     parser.add_argument("--new-tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
@@ -117,17 +149,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     config = TurbomindEngineConfig(session_len=args.prompt_len + args.new_tokens + 1, max_batch_size=args.clients)
-    ours, theirs = multiprocessing.Pipe()
     with pipeline(args.model, backend_config=config) as pipe, running(make_app(pipe)) as server:
-        process = multiprocessing.get_context("spawn").Process(target=be_clients, args=(server.url, theirs))
-        process.start()
-        result = compare(pipe, ours, args)
-        ours.send([])
-        process.join()
+        clients = Clients(server.url, num_processes=4)
+        result = compare(pipe, clients, args)
+        clients.close()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU"
     result["share"] = round(result["served_tok_s"] / result["offline_tok_s"], 3)
     told = {**result, "device": device, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
-            "model": args.model, "clients": args.clients, "prompt_len": args.prompt_len,
+            "model": args.model, "clients": args.clients, "questions": args.questions, "prompt_len": args.prompt_len,
             "new_tokens": args.new_tokens}  # fmt: skip
     sys.stdout.write(json.dumps(told, indent=1) + "\n")
     if args.output:
