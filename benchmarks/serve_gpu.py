@@ -2,9 +2,9 @@
 
     python benchmarks/serve_gpu.py --model dummy:internlm2-1_8b --output serve.json
 
-Both sides get the same prompts (token ids) and lengths, in turns. Offline is `pipe.stream_infer`, all prompts at once, 64
-of which run at a time; a client asks one thing after the other on its connection. The clients are light (bare sockets in
-four processes), so that what is measured is the server.
+Both sides get the same prompts (token ids) and lengths, in turns. Offline is `pipe.stream_infer`, all prompts at once,
+64 of which run at a time; a client asks one thing after the other on its connection. The clients are light (bare
+sockets in four processes), so that what is measured is the server.
 On a machine without FastAPI and uvicorn carry their wheels: fastapi starlette uvicorn pydantic pydantic-core
 annotated-types typing-inspection llguidance, and put them on PYTHONPATH.
 """

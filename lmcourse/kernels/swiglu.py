@@ -25,7 +25,7 @@ from torch.nn.functional import silu
 from lmcourse.kernels.dispatch import Operation, UpTo
 from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, triton, wait_for_inputs
 
-__all__ = ["gate", "swiglu", "swiglu_of_parts", "swiglu_reference", "swiglu_triton"]
+__all__ = ["gate", "swiglu", "swiglu_reference", "swiglu_triton"]
 
 
 def swiglu_reference(gate_up: Tensor) -> Tensor:
@@ -43,15 +43,7 @@ def gate(b_gate, b_up, dtype: tl.constexpr):
 
 
 @jit
-def _swiglu_kernel(
-    parts_ptr,
-    out_ptr,
-    part_size,
-    NUM_PARTS: tl.constexpr,
-    INTERMEDIATE: tl.constexpr,
-    TILE: tl.constexpr,
-    PDL: tl.constexpr,
-):
+def _swiglu_kernel(gate_up_ptr, out_ptr, INTERMEDIATE: tl.constexpr, TILE: tl.constexpr, PDL: tl.constexpr):
     # which tile am I: TILE features of one token
     token = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * TILE + tl.arange(0, TILE)
@@ -59,13 +51,9 @@ def _swiglu_kernel(
     let_next_start(PDL)
     wait_for_inputs(PDL)
     # load
-    source = parts_ptr + token * 2 * INTERMEDIATE + at
+    source = gate_up_ptr + token * 2 * INTERMEDIATE + at
     b_gate = tl.load(source, mask=m_at, other=0.0).to(tl.float32)
     b_up = tl.load(source + INTERMEDIATE, mask=m_at, other=0.0).to(tl.float32)
-    for _ in tl.static_range(NUM_PARTS - 1):
-        source += part_size
-        b_gate += tl.load(source, mask=m_at, other=0.0).to(tl.float32)
-        b_up += tl.load(source + INTERMEDIATE, mask=m_at, other=0.0).to(tl.float32)
     tl.static_assert(b_gate.shape == (TILE,))
     # compute, store
     tl.store(out_ptr + token * INTERMEDIATE + at, gate(b_gate, b_up, out_ptr.dtype.element_ty), mask=m_at)
@@ -73,20 +61,14 @@ def _swiglu_kernel(
 
 def swiglu_triton(gate_up: Tensor) -> Tensor:
     """One program per token and 2048 features."""
-    return swiglu_of_parts(gate_up.contiguous()[None], gate_up.dtype)
-
-
-def swiglu_of_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """parts [num_parts, ..., 2 * intermediate], contiguous: the same of their sum, in dtype. Triton's form alone."""
-    intermediate = parts.shape[-1] // 2
-    out = torch.empty((*parts.shape[1:-1], intermediate), dtype=dtype, device=parts.device)
+    intermediate = gate_up.shape[-1] // 2
+    gate_up = gate_up.contiguous()
+    out = torch.empty((*gate_up.shape[:-1], intermediate), dtype=gate_up.dtype, device=gate_up.device)
     tile = min(2048, next_power(intermediate))
     grid = (out.numel() // max(1, intermediate), triton.cdiv(intermediate, tile))
     if out.numel():
-        _swiglu_kernel[grid](
-            parts, out, parts[0].numel(), NUM_PARTS=parts.shape[0], INTERMEDIATE=intermediate, TILE=tile,
-            num_warps=4, **launch_options(parts.device),
-        )  # fmt: skip
+        options = launch_options(gate_up.device)
+        _swiglu_kernel[grid](gate_up, out, INTERMEDIATE=intermediate, TILE=tile, num_warps=4, **options)
     return out
 
 

@@ -6,8 +6,7 @@ Traffic, one token of InternLM2-1.8B: 17.8 MB of words and groups, 4.2 µs at 4.
 
     rows, 1 token         norms the token for itself; a few rows of gate and the same of up at a time, all of k in
                           one shot, the next few on their way from memory meanwhile
-    tiles, up to 256      normed by add_norm; half a tile of gate and the same rows of up, on the tensor cores; for few
-                          tokens, k is split and the parts are summed and gated by swiglu
+    tiles, up to 256      normed by add_norm; half a tile of gate and the same rows of up, on the tensor cores
     composition, above
 
 Lesson: 4 (the kernel, line by line)
@@ -32,9 +31,9 @@ from lmcourse.kernels.lang import (
 from lmcourse.kernels.nibbles import normed_pairs, uses_asm
 from lmcourse.kernels.operands import Norm, PackedMatrix, Stream
 from lmcourse.kernels.packed import choose_unit
-from lmcourse.kernels.swiglu import gate, swiglu_of_parts
+from lmcourse.kernels.swiglu import gate
 from lmcourse.kernels.w4a16 import RowPlan, dot_rows_of_words, last_row, load_rows_of_words
-from lmcourse.kernels.w4a16_tiles import PackedTilePlan, dot_words_tile, tile_options, w4a16_tiles
+from lmcourse.kernels.w4a16_tiles import PackedTilePlan, dot_words_tile, tile_options
 
 __all__ = [
     "plan_packed_gate_up",
@@ -42,8 +41,6 @@ __all__ = [
     "w4a16_norm_gate_up_rows",
     "w4a16_norm_gate_up_tiles",
 ]
-
-_MOST_SPLIT_TOKENS = 16  # up to here it pays to split k, though the gate is one launch more
 
 
 @jit
@@ -205,7 +202,9 @@ def _w4a16_gate_up_tiles_kernel(
 
 def plan_packed_gate_up(num_tokens: int, room_kib: int = 227) -> PackedTilePlan:
     """k is not split; room_kib is of a program."""
-    tile_m = min(256, max(32, next_power(num_tokens)))
+    tile_m = min(256, max(16, next_power(num_tokens)))
+    if tile_m <= 16 and room_kib >= 163:
+        return PackedTilePlan(128, tile_m, 128, 0, warps=8, stages=4)
     if tile_m <= 64 or room_kib < 163:
         return PackedTilePlan(64, min(64, tile_m), 128, 0, warps=4, stages=4 if room_kib >= 163 else 2)
     tile_m = tile_m if room_kib >= 227 else 128
@@ -218,8 +217,6 @@ def w4a16_norm_gate_up_tiles(
     """Up to MOST_PACKED_TILE_TOKENS tokens of float16."""
     normed, residual = add_norm(stream, norm)
     (num_tokens, width), intermediate = normed.shape, gate_up.shape[0] // 2
-    if plan is None and num_tokens <= _MOST_SPLIT_TOKENS:
-        return swiglu_of_parts(w4a16_tiles(normed, gate_up), normed.dtype), residual
     plan = plan or plan_packed_gate_up(num_tokens, shared_kib(normed.device))
     out = torch.empty((num_tokens, intermediate), dtype=normed.dtype, device=normed.device)
     _w4a16_gate_up_tiles_kernel[(triton.cdiv(2 * intermediate, plan.tile_n), triton.cdiv(num_tokens, plan.tile_m))](

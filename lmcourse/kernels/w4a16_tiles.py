@@ -189,8 +189,9 @@ def plan_packed_tiles(num_rows: int, width: int, num_tokens: int, room_kib: int 
     tile_m, tile_k = max(16, min(128 if room_kib >= 163 else 64, next_power(num_tokens))), 128
     if tile_m <= 16:
         tile_n, warps, stages, wanted, least = 128, 8, 4, 2 * _PROGRAMS, 256
-    elif tile_m <= 64:
-        tile_n, warps, stages, wanted, least = 64, 4, 4 if room_kib >= 163 else 2, 2 * _PROGRAMS, 512
+    elif num_tokens <= 128:
+        stages = 2 if room_kib < 163 else 4 if tile_m <= 64 else 3
+        tile_n, warps, wanted, least = 64, 4, 2 * _PROGRAMS, 512
     else:
         tile_n, warps, stages, wanted, least = 128, 8, 3, _PROGRAMS, 512
     programs = triton.cdiv(num_rows, tile_n) * triton.cdiv(num_tokens, tile_m)

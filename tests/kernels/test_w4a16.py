@@ -136,6 +136,7 @@ def test_rows_few_instructions_per_weight():
 
 TILES = {
     "down of 8": (w4a16_tiles, lambda: (meta(8, 8192), matrix(2048, 8192))),
+    "down of 128": (w4a16_tiles, lambda: (meta(128, 8192), matrix(2048, 8192))),
     "qkv of 64": (w4a16_tiles, lambda: (meta(64, 2048), matrix(4096, 2048))),
     "down of 256": (w4a16_tiles, lambda: (meta(256, 8192), matrix(2048, 8192))),
     "gate_up of 256": (

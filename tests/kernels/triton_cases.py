@@ -47,7 +47,7 @@ from lmcourse.kernels.packed import join_groups, pack_words, unpack_matrix
 from lmcourse.kernels.project import TilePlan, project_rows, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_reference, rotate_write_triton
 from lmcourse.kernels.sampling import argmax_reference, argmax_triton
-from lmcourse.kernels.swiglu import swiglu_of_parts, swiglu_triton
+from lmcourse.kernels.swiglu import swiglu_triton
 from lmcourse.kernels.w4a16 import RowPlan, w4a16_rows
 from lmcourse.kernels.w4a16_norm_gate_up import w4a16_norm_gate_up_rows, w4a16_norm_gate_up_tiles
 from lmcourse.kernels.w4a16_norm_qkv import w4a16_norm_qkv_rows
@@ -280,8 +280,6 @@ def case_swiglu():
         gate_up = 5 * torch.randn(tokens, 2 * intermediate).to(dtype)
         gate, up = gate_up.double().chunk(2, dim=1)
         near(swiglu_triton(gate_up), gate * torch.sigmoid(gate) * up, dtype, 10)
-        parts = torch.stack((gate_up.float() * 0.75, gate_up.float() * 0.25))
-        near(swiglu_of_parts(parts, dtype), gate * torch.sigmoid(gate) * up, dtype, 10)
 
 
 def case_argmax():
