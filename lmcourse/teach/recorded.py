@@ -4,7 +4,7 @@
         TurboMind  fp16            519 …       NVIDIA H200, 2026-11-22
         lmcourse   fp16, KV int8   …           from benchmarks/ledger.jsonl, the latest of each
 
-Lesson: 3 (KV8 and KV4)
+Lesson: 3 (KV8 and KV4), 4 (what is lost)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import lmcourse
 from lmcourse.bench import read_ledger, read_peers
 
-__all__ = ["RecordedTable", "recorded_decode", "recorded_kv_accuracy"]
+__all__ = ["RecordedTable", "recorded_decode", "recorded_kv_accuracy", "recorded_w4_accuracy"]
 
 _BENCHMARKS = Path(lmcourse.__file__).parents[1] / "benchmarks"
 _LEDGER = _BENCHMARKS / "ledger.jsonl"
@@ -44,20 +44,24 @@ class RecordedTable:
         return "\n".join(lines)
 
 
-def recorded_decode(model: str, *, settings: Sequence[str], programs: Sequence[str] = ()) -> RecordedTable:
-    """What was recorded of decoding with these settings: the named other engines, then this one, from the ledger."""
+def recorded_decode(
+    model: str, *, settings: Sequence[str], programs: Sequence[str] = (), what: str = "decode"
+) -> RecordedTable:
+    """What was recorded of decoding with these settings: the named other engines, then this one, from the ledger.
+
+    what "step, context 1024": whole steps at that context, timed without the scheduler.
+    """
     peers = read_peers()
     rows = [
-        (f"{row['name']}, {row['setting']}", _decode_values(row["values"]), f"NVIDIA H200, {peers['date']}")
+        (f"{row['name']}, {row['setting']}", _decode_values(row["values"], what), f"NVIDIA H200, {peers['date']}")
         for row in peers["rows"]
         if row["model"] == model and row["setting"] in settings and row["name"] in programs
     ]
     own: dict[str, tuple[str, Mapping[int, float], str]] = {}
     for line in read_ledger(_LEDGER) if _LEDGER.exists() else []:
         setting = _setting(line)
-        values = _decode_values(
-            {f"{speed['what']} {speed['size']}": speed["value"] for speed in line.get("speeds", ())}
-        )
+        found = {f"{speed['what']} {speed['size']}": speed["value"] for speed in line.get("speeds", ())}
+        values = _decode_values(found, what)
         if line["model"] == f"dummy:{model}" and setting in settings and values:
             machine = line["machine"]
             own[setting] = (f"lmcourse, {setting}", values, f"{machine['gpu'] or machine['cpu']}, {machine['date']}")
@@ -66,20 +70,35 @@ def recorded_decode(model: str, *, settings: Sequence[str], programs: Sequence[s
 
 def recorded_kv_accuracy() -> str:
     """Share of held-out tasks that tiny-chat solves with its cache as computed, in int8 and in int4."""
-    path = _BENCHMARKS / "kv_accuracy_cpu.json"
+    return _accuracy("kv_accuracy_cpu.json")
+
+
+def recorded_w4_accuracy() -> str:
+    """The same for its weights: as computed, and rounded in three ways to 4 and to 3 bits; perplexity below."""
+    return _accuracy("w4_accuracy_cpu.json")
+
+
+def _accuracy(name: str) -> str:
+    path = _BENCHMARKS / name
     if not path.exists():
         return "nothing was recorded"
     result = json.loads(path.read_text("utf-8"))
-    forms = ("as computed", "int8", "int4")
-    lines = ["solved".ljust(14) + "".join(f"{form:>13}" for form in forms)]
-    for task, row in result["tasks"].items():
-        lines.append(task.ljust(14) + "".join(f"{row[form]:>13.1%}" for form in forms))
+    tasks = result["tasks"]
+    forms = [form for form in next(iter(tasks.values())) if form != "instances"]
+    width = max(13, *(len(form) + 2 for form in forms))
+    lines = ["solved".ljust(14) + f"{'asked':>6}" + "".join(f"{form:>{width}}" for form in forms)]
+    for task, row in tasks.items():
+        lines.append(task.ljust(14) + f"{row['instances']:>6}" + "".join(f"{row[form]:>{width}.1%}" for form in forms))
+    if "perplexity" in result:
+        values, dialogues = result["perplexity"], f"{result['perplexity']['dialogues']:>6}"
+        lines.append("perplexity".ljust(14) + dialogues + "".join(f"{values[form]:>{width}.4f}" for form in forms))
     machine = result["machine"]
     return "\n".join([*lines, f"{machine['cpu']}, {machine['dtype']}, {machine['date']}"])
 
 
-def _decode_values(values: Mapping[str, float]) -> dict[int, float]:
-    sizes = {int(name.split()[1]): value for name, value in values.items() if name.startswith("decode ")}
+def _decode_values(values: Mapping[str, float], what: str) -> dict[int, float]:
+    named = {name.rpartition(" "): value for name, value in values.items()}
+    sizes = {int(size): value for (name, _, size), value in named.items() if name == what}
     return {size: sizes[size] for size in _BATCHES if size in sizes}
 
 

@@ -415,11 +415,16 @@ for name, storage in sizes.items():
 # %% tags=["gpu"]
 from lmcourse.teach import recorded_decode, recorded_kv_accuracy
 
-print(recorded_kv_accuracy())
-recorded_decode("internlm2-1_8b", settings=("fp16", "fp16, KV int8"), programs=("TurboMind",))
+print(recorded_kv_accuracy(), end="\n\n")
+settings = ("fp16", "fp16, KV int8", "fp16, KV int4")
+print("prompts of 128 tokens, answers of 257:")
+print(recorded_decode("internlm2-1_8b", settings=settings, programs=("TurboMind",)))
+print("\nwhole steps at a context of 1,024:")
+recorded_decode("internlm2-1_8b", settings=settings, what="step, context 1024")
 
 # %% [markdown] lang="en"
-# Alone, a request reads weights and little else. With many, the cache is most of the reading, and there KV8 pays.
+# Alone, a request reads mostly weights. With many long ones the cache is most of the reading, and KV8 pays; unpacking four
+# bits takes the time that reading saved.
 #
 # ## 11 · The kernel, line by line
 #

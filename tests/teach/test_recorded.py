@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from lmcourse.bench import read_peers
 from lmcourse.teach import recorded, recorded_decode, recorded_kv_accuracy
 
@@ -34,12 +36,33 @@ def test_recorded_decode_takes_the_latest_line_of_the_ledger(monkeypatch, tmp_pa
     assert table.rows[-1] == ("lmcourse, fp16, KV int8", {64: 5.0}, "NVIDIA H200, 2026-01-02")
 
 
-def test_recorded_kv_accuracy_holds_every_task() -> None:
-    told = recorded_kv_accuracy()
-    result = json.loads((recorded._BENCHMARKS / "kv_accuracy_cpu.json").read_text("utf-8"))
-    assert [line.split()[0] for line in told.splitlines()[1:-1]] == list(result["tasks"])
-    assert f"{result['tasks']['arithmetic']['int4']:.1%}" in told
-    assert result["machine"]["date"] in told
+@pytest.mark.parametrize(
+    ("show", "file"),
+    [(recorded_kv_accuracy, "kv_accuracy_cpu.json")],
+)
+def test_recorded_accuracy_holds_every_task_and_column(show, file) -> None:
+    told, result = show().splitlines(), json.loads((recorded._BENCHMARKS / file).read_text("utf-8"))
+    rows = {line.split()[0]: line.split() for line in told[1:-1]}
+    assert [name for name in rows if name != "perplexity"] == list(result["tasks"])
+    for task, row in result["tasks"].items():
+        columns = [value for key, value in row.items() if key != "instances"]
+        assert rows[task][1:] == [str(row["instances"]), *(f"{value:.1%}" for value in columns)]
+    assert ("perplexity" in rows) == ("perplexity" in result)
+    assert result["machine"]["date"] in told[-1]
+
+
+def test_recorded_accuracy_that_is_not_there_says_so(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(recorded, "_BENCHMARKS", tmp_path)
+    assert recorded_kv_accuracy() == "nothing was recorded"
+
+
+def test_recorded_decode_of_steps_is_another_table(monkeypatch, tmp_path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    step = LINE | {"speeds": [{"what": "step, context 1024", "size": 8, "value": 7.0}]}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (step, LINE)))
+    monkeypatch.setattr(recorded, "_LEDGER", path)
+    table = recorded_decode("internlm2-1_8b", settings=("fp16, KV int8",), what="step, context 1024")
+    assert [values for _, values, _ in table.rows] == [{8: 7.0}]
 
 
 def test_recorded_decode_of_what_nobody_measured_says_so(monkeypatch, tmp_path) -> None:
