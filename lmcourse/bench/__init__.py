@@ -11,7 +11,8 @@ Speed, measure_decode, _prefill, _serving        speed.py: an engine's speed bes
 StepProfile, profile_decode                      kernel_table.py: the kernels of a step
 KernelCase, kernel_cases, measure_kernel         kernels.py: single operations, kernel_inputs.py, cold.py
 load_hf, measure_hf_decode                       hf_decode.py: transformers, eager and compiled
-measure_memory, measure_ladder, MemoryUse        memory.py: what takes how much
+measure_memory, MemoryUse                        memory.py: what takes how much
+measure_ladder                                   ladder.py: the lesson's rungs, and the one of 4-bit weights
 measure_startup                                  startup.py: from process start to first answer
 compare_throughput, ThroughputResult             throughput.py: our engine against transformers' generate
 answer_prompts, compare_with_transformers        parity.py: the engine's tokens against transformers', one by one
@@ -32,6 +33,7 @@ from lmcourse.bench.contest import (
 from lmcourse.bench.device import Limits, measure_limits, seconds_of
 from lmcourse.bench.hf_decode import load_hf, measure_hf_decode
 from lmcourse.bench.kernel_table import StepProfile, profile_decode
+from lmcourse.bench.ladder import format_ladder, measure_ladder
 from lmcourse.bench.ledger import append_to_ledger, format_ledger, read_ledger, read_peers
 from lmcourse.bench.measure import (
     Timing,
@@ -41,7 +43,7 @@ from lmcourse.bench.measure import (
     time_alternately,
     time_runs,
 )
-from lmcourse.bench.memory import MemoryPart, MemoryUse, format_ladder, measure_ladder, measure_memory
+from lmcourse.bench.memory import MemoryPart, MemoryUse, measure_memory
 from lmcourse.bench.parity import TOLERANCES, EngineAnswer, Parity, answer_prompts, compare_with_transformers
 from lmcourse.bench.peers import Peer, find_peers, serve_peer
 from lmcourse.bench.prompts import parity_prompt_ids, parity_prompts

@@ -2,20 +2,15 @@
 
     device total = context + weights + KV cache + workspace + kept by the allocator + libraries and kernels + free
 
-The lesson's ladder changes one number, cache_max_entry_count, which is a share of what the weights leave. So the three
-totals of a ladder lie on a line: total = rest + share · free. The lesson's own three figures do not, and `fit_line` and
-`explain_lesson` show it.
-
 On the CPU the device is virtual (LMCOURSE_DEVICE_MEMORY_GIB): its total is weights, KV cache and what is left for work.
 
-Lesson: 3 (the three parts of memory; the ladder)
+Lesson: 3 (the three parts of memory)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,17 +27,11 @@ if TYPE_CHECKING:
     from lmcourse.spec import ModelSpec
 
 __all__ = [
-    "LESSON_LADDER_MIB",
     "MemoryPart",
     "MemoryUse",
-    "explain_lesson",
-    "fit_line",
-    "format_ladder",
-    "measure_ladder",
     "measure_memory",
 ]
 
-LESSON_LADDER_MIB: Mapping[float, int] = {0.8: 7856, 0.5: 6600, 0.01: 4096}  # lesson.md, an 8 GB slice of an A100
 _PROMPT_TOKENS, _NEW_TOKENS = 512, 16
 _MIB = 2**20
 
@@ -166,10 +155,16 @@ def _known_parts(folder: Path, engine: Engine, dtype: torch.dtype, num_prompt: i
 
 def _weight_storage(folder: Path, itemsize: int) -> Storage:
     """Bytes per weight as the engine holds them: of 4-bit matrices a word of 4 bytes per group of 128 beside them."""
+    from lmcourse.models import read_json
     from lmcourse.models.engine_format import detect_format
+    from lmcourse.models.quantisation import read_quantisation
 
-    body = 0.5 + 4 / 128 if detect_format(folder) == "awq" else itemsize
-    return Storage(body_bytes=body, head_bytes=itemsize, vector_bytes=itemsize, embedding_bytes=itemsize)
+    plain = Storage(body_bytes=itemsize, head_bytes=itemsize, vector_bytes=itemsize, embedding_bytes=itemsize)
+    stated = read_quantisation(read_json(folder / "config.json")) if detect_format(folder) == "awq" else None
+    if stated is None:
+        return plain
+    head = itemsize if stated.head_bits == 16 else stated.head_bits / 8
+    return dataclasses.replace(plain, body_bytes=0.5 + 4 / (stated.group_size or 128), head_bytes=head)
 
 
 def _predict_workspace(spec: ModelSpec, num_tokens: int, itemsize: int) -> int:
@@ -235,48 +230,3 @@ def _count_used(device: torch.device) -> int:
 
     free, total = torch.cuda.mem_get_info(device)
     return total - free
-
-
-def measure_ladder(
-    folder: Path,
-    config: TurbomindEngineConfig,
-    *,
-    shares: Sequence[float] = tuple(LESSON_LADDER_MIB),
-    model: str | None = None,
-) -> list[MemoryUse]:
-    """One engine after the other, with each of these cache_max_entry_counts."""
-    rungs = []
-    for share in shares:
-        rungs.append(measure_memory(folder, dataclasses.replace(config, cache_max_entry_count=share), model=model))
-    return rungs
-
-
-def fit_line(ladder: Mapping[float, float]) -> tuple[float, float]:
-    """(rest, free) with total = rest + share · free through the two highest shares."""
-    low, high = sorted(ladder)[-2:]
-    free = (ladder[high] - ladder[low]) / (high - low)
-    return ladder[high] - high * free, free
-
-
-def explain_lesson() -> str:
-    """Why the lesson's three figures cannot all be totals of one machine."""
-    rest, free = fit_line(LESSON_LADDER_MIB)
-    lowest = min(LESSON_LADDER_MIB)
-    high, middle, low = (LESSON_LADDER_MIB[share] for share in (0.8, 0.5, lowest))
-    return (
-        f"the lesson's {high} MB at 0.8 and {middle} MB at 0.5 imply {free:.0f} MB free after the weights,\n"
-        f"hence {rest + lowest * free:.1f} MB at {lowest}. It printed {low}: its figures are not on one line"
-    )
-
-
-def format_ladder(rungs: Sequence[MemoryUse]) -> str:
-    """The tables of all rungs, then one line for each beside the lesson's figure, and the line through them."""
-    lines = [*map(str, rungs), "", f"{'share':>6}{'taken, MiB':>12}{'KV tokens':>12}{'lesson, MB':>12}"]
-    for rung in rungs:
-        share, tokens = rung.cache_max_entry_count, rung.num_blocks * rung.tokens_per_block
-        lines.append(f"{share:6}{rung.taken_bytes / _MIB:12.1f}{tokens:12}{LESSON_LADDER_MIB.get(share, ''):>12}")
-    taken = {rung.cache_max_entry_count: rung.taken_bytes / _MIB for rung in rungs}
-    rest, free = fit_line(taken)
-    lowest = min(taken)
-    lines.append(f"here: {free:.1f} MiB free after the weights, hence {rest + lowest * free:.1f} MiB at {lowest}")
-    return "\n".join([*lines, explain_lesson()])

@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from lmcourse.bench import memory
-from lmcourse.bench.memory import (
+from lmcourse.bench.ladder import (
     LESSON_LADDER_MIB,
-    MemoryPart,
+    LESSON_PACKED_MIB,
     explain_lesson,
     fit_line,
     format_ladder,
+    format_packed_rung,
     measure_ladder,
-    measure_memory,
 )
-from lmcourse.bundled import model_path
+from lmcourse.bench.memory import MemoryPart, measure_memory
+from lmcourse.bundled import dummy_path, model_path
 from lmcourse.config import TurbomindEngineConfig
 
 FOLDER = model_path("tiny-chat")
@@ -88,3 +89,25 @@ def test_cuda_meter_rows_add_up_to_what_the_driver_tells(monkeypatch):
     parts, total = memory._CudaMeter(torch.device("cuda")).read(known)
     assert total == 790 * mib == sum(part.measured_bytes for part in parts)
     assert [part.measured_bytes // mib for part in parts] == [300, 100, 200, 40, 10, 140]
+
+
+def test_packed_rung_adds_up_and_is_predicted():
+    """The CPU's budget: rows sum to the total on both sides, and the difference is the weights' and what they free."""
+    shares = {"cache_max_entry_count": 0.01, "dtype": "float16"}
+    names = ("dummy:tiny", "dummy:tiny:awq", "dummy:tiny:awq-int8")
+    plain, packed, int8 = (measure_memory(dummy_path(name), TurbomindEngineConfig(**shares)) for name in names)
+    for use in (plain, packed, int8):
+        weights, kv, _ = use.parts
+        assert abs(weights.error) < 0.03
+        assert abs(kv.error) < 0.03
+        assert abs(use.unexplained_bytes) < 16 * 2**20
+    assert plain.taken_bytes > packed.taken_bytes > int8.taken_bytes
+    told = format_packed_rung(plain, packed).splitlines()
+    numbers = [[float(cell) for cell in line[32:].split()] for line in told[1:]]
+    *rows, sums, total, taken, lesson = numbers
+    for column in range(3):
+        assert sum(row[column] for row in rows) == pytest.approx(sums[column], abs=0.3)
+        assert abs(sums[column] - total[column]) < 16
+    assert taken[0] == pytest.approx(plain.taken_bytes / 2**20, abs=0.1)
+    assert taken[2] == pytest.approx((packed.taken_bytes - plain.taken_bytes) / 2**20, abs=0.1)
+    assert lesson == [LESSON_LADDER_MIB[0.01], LESSON_PACKED_MIB, LESSON_PACKED_MIB - LESSON_LADDER_MIB[0.01]]
