@@ -25,7 +25,7 @@ from lmcourse.errors import LmcourseError
 if TYPE_CHECKING:
     from lmcourse.models import Family
 
-__all__ = ["FamilyTrial", "TrialTable", "run_family", "try_families", "try_family"]
+__all__ = ["FamilyTrial", "TrialTable", "compare_folders", "run_family", "try_families", "try_family"]
 
 _PROMPT_LENS, _NUM_TOKENS = (53, 7), 6
 
@@ -75,7 +75,12 @@ def try_families(names: Sequence[str] | None = None, *, seed: int = 0, dtype: st
 
 def try_family(family: Family, *, seed: int = 0, dtype: str = "float32") -> FamilyTrial:
     """One row against transformers in float32; an error is a row too. In 16 bits, near ties may fall otherwise."""
-    return _trial(family, lambda folder: _compare(folder, seed, dtype), seed)
+    return _trial(family, lambda folder: _compare(folder, folder, seed, dtype), seed)
+
+
+def compare_folders(name: str, folder: Path, reference: Path, *, seed: int = 0) -> FamilyTrial:
+    """A row of your own: the engine on one tiny model's folder, transformers on another's, in float32."""
+    return FamilyTrial(name, *_compare(folder, reference, seed, "float32"))
 
 
 def run_family(family: Family, *, seed: int = 0) -> FamilyTrial:
@@ -92,7 +97,7 @@ def _trial(family: Family, run: Callable[[Path], tuple[bool, str]], seed: int) -
     from lmcourse.models.tiny_models import write_tiny_model
 
     if family.name not in tiny_configs():
-        return FamilyTrial(family.name, None, f"{family.status}; no tiny model of it yet")
+        return FamilyTrial(family.name, None, "no tiny model of it yet")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "tiny"
         write_tiny_model(family.name, folder, seed=seed)
@@ -113,11 +118,11 @@ def _answer(folder: Path, seed: int, dtype: str) -> list[EngineAnswer]:
         return answer_prompts(engine, prompts, _NUM_TOKENS)
 
 
-def _compare(folder: Path, seed: int, dtype: str) -> tuple[bool, str]:
+def _compare(folder: Path, truth: Path, seed: int, dtype: str) -> tuple[bool, str]:
     from lmcourse.baseline.relabelled import load_reference
 
     answers = _answer(folder, seed, dtype)
-    reference = load_reference(folder)
+    reference = load_reference(truth)
     parity = compare_with_transformers(reference, answers)
     limit = TOLERANCES[dtype]
     chose_well = parity.all_equal if dtype == "float32" else parity.largest_loss < limit

@@ -18,6 +18,8 @@ batch_steps.py       exercise 5.2, static and continuous   Lesson: 5
 serving_times.py     exercise 5.3, what the slowest feel   Lesson: 5
 speedup.py           exercise 7.1, when a difference is one       Lesson: 7
 decode_limit.py      exercise 7.2, the limit above the bar        Lesson: 7
+expert_choice.py     exercise 8.1, be the router           Lesson: 8
+fused_biases.py      exercise 8.2, Qwen2's biases          Lesson: 8
 deployment.py   exercises 9.1 to 9.3, W4A16 and 0.4        Lesson: 9
 engine_share.py      exercise 9.4, what the engine will take      Lesson: 9
 command_line.py   a command line as an answer

@@ -67,8 +67,8 @@ def difference(expected: Any, got: Any) -> str | None:
         return _text_difference(expected, got)
     if isinstance(expected, tuple | list):
         return _sequence_difference(expected, got)
-    if isinstance(expected, bool):
-        told = got.item() if hasattr(got, "item") else got  # of numpy and torch
+    if expected is None or isinstance(expected, bool):
+        told = got.item() if getattr(got, "ndim", None) == 0 else got  # of numpy and torch
         return None if told is expected else f"{expected} was expected"
     return _number_difference(expected, got)
 

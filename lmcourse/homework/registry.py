@@ -11,6 +11,8 @@ from lmcourse.homework.deployment import CHAT_COMMAND, ENGINE_SETTINGS, SERVER_C
 from lmcourse.homework.engine_share import ENGINE_SHARE
 from lmcourse.homework.event_stream import EVENT_STREAM
 from lmcourse.homework.exercise import Exercise
+from lmcourse.homework.expert_choice import EXPERT_CHOICE
+from lmcourse.homework.fused_biases import FUSED_BIASES
 from lmcourse.homework.greedy import GREEDY
 from lmcourse.homework.kv_bytes import KV_BYTES
 from lmcourse.homework.online_softmax import ONLINE_SOFTMAX
@@ -40,6 +42,8 @@ EXERCISES: tuple[Exercise, ...] = (
     SERVING_TIMES,
     SPEEDUP,
     DECODE_LIMIT,
+    EXPERT_CHOICE,
+    FUSED_BIASES,
     CHAT_COMMAND,
     SERVER_COMMAND,
     ENGINE_SETTINGS,
