@@ -33,6 +33,7 @@ from lmcourse.lite.methods import SMOOTH, Method
 from lmcourse.lite.work_folder import Unfinished, check_destination, finish
 from lmcourse.models import (
     DecoderLayer,
+    LanguagePart,
     WeightStream,
     detect_format,
     make_layer,
@@ -119,7 +120,8 @@ def auto_awq(
                 watch(number + 1, weights.spec.num_layers)
         rest = unfinished.folder / "rest.safetensors"
         save_file(_rest(weights, job.head_bits), rest)
-        finish(destination, weights.checkpoint.folder, unfinished, rest, _config(weights, job, text))
+        rename = weights.checkpoint.stored_name if isinstance(weights.checkpoint, LanguagePart) else str
+        finish(destination, weights.checkpoint.folder, unfinished, rest, _config(weights, job, text), rename)
     except Exception:  # not Ctrl-C: what is done waits for the next try
         unfinished.remove()
         raise
@@ -190,6 +192,8 @@ def _rest(weights: WeightStream, head_bits: int) -> dict[str, Tensor]:
     if head_bits == 8:
         stem = head.removesuffix("weight")
         out |= {stem + leaf: tensor.cpu() for leaf, tensor in StoredInt8.round(kept[head])._asdict().items()}
+    if isinstance(weights.checkpoint, LanguagePart):  # the eyes stay as they are
+        out |= {name: tensor.half() for name, tensor in weights.checkpoint.read_others().items()}
     return out
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,20 @@ def check_destination(destination: Path, source: Path) -> None:
         )
 
 
-def finish(destination: Path, source: Path, unfinished: Unfinished, rest: Path, config: Mapping[str, Any]) -> None:
-    """Put layers, the rest of the model and its small files together; `destination` appears whole."""
-    tensors = {name: info for file in (*unfinished.files(), rest) for name, info in read_header(file).items()}
+def finish(
+    destination: Path,
+    source: Path,
+    unfinished: Unfinished,
+    rest: Path,
+    config: Mapping[str, Any],
+    stored_name: Callable[[str], str] = str,
+) -> None:
+    """Put layers, the rest of the model and its small files together; `destination` appears whole.
+
+    stored_name: what a tensor is called in the folder, where that is another name than in the parts.
+    """
+    infos = [info for file in (*unfinished.files(), rest) for info in read_header(file).values()]
+    tensors = {stored_name(info.name): info for info in infos}
     with new_folder(destination) as folder:
         _write_weights(folder, tensors)
         for pattern in _COPIED:
@@ -119,7 +130,7 @@ def _write_weights(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
         with write_safetensors(folder / file, slots) as writer:
             for name in slots:
                 with safe_open(tensors[name].file, framework="pt") as opened:
-                    writer.write(name, opened.get_tensor(name))
+                    writer.write(name, opened.get_tensor(tensors[name].name))
     if len(shards) > 1:
         weight_map = {name: file for file, slots in zip(names, shards, strict=True) for name in slots}
         total = sum(slot.num_bytes for slots in shards for slot in slots.values())

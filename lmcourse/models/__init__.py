@@ -23,7 +23,7 @@ from lmcourse.models.decoder import Decoder, DecoderLayer, FeatureRows, make_lay
 from lmcourse.models.engine_format import detect_format
 from lmcourse.models.families import FAMILIES, Family, find_family
 from lmcourse.models.files import read_json, require_folder
-from lmcourse.models.language_part import has_pictures
+from lmcourse.models.language_part import LanguagePart, has_pictures
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
 from lmcourse.models.loading import Progress, load_decoder, load_spec, open_checkpoint, open_weights
 from lmcourse.models.new_folder import new_folder, require_free_space
@@ -39,6 +39,7 @@ __all__ = [
     "DecoderLayer",
     "Family",
     "FeatureRows",
+    "LanguagePart",
     "Progress",
     "RandomTensors",
     "Slot",

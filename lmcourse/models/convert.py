@@ -17,10 +17,11 @@ from pathlib import Path
 
 import torch
 
-from lmcourse.errors import ConfigError, StorageError
+from lmcourse.errors import ConfigError, StorageError, UnsupportedModelError
 from lmcourse.models.decoder import meta_decoder
 from lmcourse.models.engine_format import ENGINE_FILE, EngineManifest, detect_format
 from lmcourse.models.files import read_json, require_folder
+from lmcourse.models.language_part import has_pictures
 from lmcourse.models.loading import Progress, open_weights
 from lmcourse.models.new_folder import new_folder, require_free_space
 from lmcourse.models.safetensors_file import Slot, write_safetensors
@@ -79,6 +80,7 @@ def convert(
     if detect_format(source) == "turbomind":
         detect_format(source, "hf")  # says what is wrong
     weights, family = open_weights(source, dtype=None, device=torch.device("cpu"))
+    _refuse_eyes(source)
     shards = _plan_shards(weights)
     num_bytes = sum(slot.num_bytes for shard in shards.values() for slot in shard.values())
     copied = [source / name for name in _COPIED if (source / name).is_file()]
@@ -91,6 +93,18 @@ def convert(
             _name_template(folder / _TEMPLATE_FILE, model_name)
         EngineManifest(weights.spec, family, tuple(shards), num_bytes).write(folder)
     return rows
+
+
+def _refuse_eyes(source: Path) -> None:
+    """The engine's format holds a language model: a converted LLaVA would be blind, and nothing would say so."""
+    if has_pictures(read_json(source / "config.json")):
+        raise UnsupportedModelError(
+            "a vision-language model is not converted",
+            expected="a language model",
+            got="a LLaVA folder",
+            where=source,
+            next_step="use the folder as it is; `lmcourse lite auto_awq` makes its language model smaller",
+        )
 
 
 def _check_places(source: Path, destination: Path, *, overwrite: bool) -> None:

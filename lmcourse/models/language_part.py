@@ -118,6 +118,21 @@ class LanguagePart:
         """As Checkpoint.read_words."""
         return self._source.read_words(self._stored[name])
 
+    def read_others(self) -> dict[str, Tensor]:
+        """All that is not the language model's, under the stored names."""
+        own = set(self._stored.values())
+        return {name: self._source.read(name) for name in self._source.tensors if name not in own}
+
+    def stored_name(self, name: str) -> str:
+        """What a tensor of the language model, perhaps one made of several or packed, is called in such a folder."""
+        if name in self._source.tensors:
+            return name
+        stored = self._stored.get("model.norm.weight", "")
+        inner = stored.removesuffix("norm.weight")  # model. | language_model.model. | model.language_model.
+        if name.startswith("model."):
+            return inner + name.removeprefix("model.") if stored else name
+        return "language_model." + name if inner.startswith("language_model.") else name
+
     def __repr__(self) -> str:
         return f"LanguagePart({self.folder.name}: {len(self.tensors)} of {len(self._source.tensors)} tensors)"
 

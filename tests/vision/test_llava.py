@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
 from lmcourse.engine import Engine
+from lmcourse.errors import UnsupportedModelError
+from lmcourse.models import convert
 from lmcourse.text.pictures import PicturedIds, Piece
 from lmcourse.vision import load_encoder
 
@@ -134,3 +137,33 @@ def test_pipeline_takes_text_and_picture(llavas, draw) -> None:
         logits = llava.logits(ids, [picture])
         assert response.token_ids[0] == logits[-1].argmax(-1).item()
         assert response.input_token_len == len(ids)
+
+
+@pytest.mark.parametrize("kind", ["1.6-hf", "1.5-liuhaotian"])
+def test_language_part_in_four_bits_keeps_its_eyes(llavas, draw, tmp_path, kind) -> None:
+    from lmcourse.lite import AwqJob, auto_awq
+    from lmcourse.quant import QuantSettings
+
+    llava, picture = llavas[kind], draw(70, 50)
+    job = AwqJob(calib_samples=2, calib_seqlen=32, settings=QuantSettings(group_size=16))
+    auto_awq(llava.folder, tmp_path / "small", job, device="cpu")
+    names = set(load_file(tmp_path / "small" / "model.safetensors"))
+    plain = set(load_file(llava.folder / "model.safetensors"))
+    matrices = {name for name in plain if "_proj.weight" in name and "vision" not in name}
+    assert plain - names == matrices
+    assert {name.replace("weight", "qweight") for name in matrices} <= names
+    if kind == "1.5-liuhaotian":
+        (tmp_path / "small" / "tower").symlink_to(llava.folder / "tower")
+    with open_engine(tmp_path / "small") as engine:
+        prompt = make_prompt(engine, [1, 7], picture, [9, 8])
+        _, found = run(engine, [prompt])[0]
+        marked = [IMAGE_ID if token == 0 else token for token in prompt]
+        wanted = llava.logits(marked, [picture])[-1].log_softmax(-1)
+        assert torch.corrcoef(torch.stack([found[0], wanted]))[0, 1] > 0.9
+        assert engine.weight_format == "awq"
+
+
+def test_convert_refuses_to_blind_a_model(llavas, tmp_path) -> None:
+    with pytest.raises(UnsupportedModelError, match="not converted"):
+        convert(llavas["1.5-hf"].folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
