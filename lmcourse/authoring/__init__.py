@@ -6,7 +6,8 @@ execute.py     run a notebook in a clean room: empty home, no network, no GPU, o
 canonical.py   the one byte form that committed notebooks have
 rules.py       what a lesson may look like: cell lengths, prose, measured cells, parity of languages
 project.py     where sources, lessons and solutions live; build and check a lesson
-__main__.py    python -m lmcourse.authoring build | check
+nbgrader.py    Lesson → source notebook for nbgrader
+__main__.py    python -m lmcourse.authoring build | check | nbgrader
 """
 
 from __future__ import annotations

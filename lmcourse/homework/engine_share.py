@@ -57,6 +57,7 @@ def _make_cases(rng: random.Random) -> Iterator[Case]:
         weights = rng.randint(10**9, device // 2)
         entry_count = rng.choice([0.01, 0.2, 0.4, 0.5, 0.8, rng.randint(2, 400)])
         inputs.append((device, weights, 64 * 1024 * rng.randint(8, 512), entry_count))
+    inputs.append((*inputs[-1][:3], 1))  # one block, and not all that is free
     for given in inputs:
         names = ("device_bytes", "weight_bytes", "block_bytes", "entry_count")
         shown = ", ".join(f"{name}={value:,}" for name, value in zip(names, given, strict=True))

@@ -78,9 +78,9 @@ def read_cells(path: Path | None = None) -> tuple[tuple[CodeCell, ...], ...]:
 
 
 def hand_in(notebooks: Path | None = None, *, student: str | None = None, out: Path | None = None) -> HandIn:
-    """Make the zip. `out` is its path; without it NAME-homework.zip in the present folder."""
+    """Make the zip. `student` is the name on it; `out` its path, without it NAME-homework.zip in the present folder."""
     name = " ".join((student or student_name()).split())[:80]
-    folder, own = find_notebooks(notebooks), homework_folder(student)
+    folder, own = find_notebooks(notebooks), _own_folder(student)
     if not own.is_dir():  # a name for the zip alone: the work was done under the login name, or LMCOURSE_STUDENT
         own = homework_folder()
     missing: list[str] = []
@@ -100,6 +100,12 @@ def hand_in(notebooks: Path | None = None, *, student: str | None = None, out: P
     path = out or Path.cwd() / f"{safe}-homework.zip"
     replace_file(path, _zip(files))
     return HandIn(path, name, tuple(saved), tuple(missing))
+
+
+def _own_folder(student: str | None) -> Path:
+    """Where this student worked: under the name that is given, or else as whoever is logged in."""
+    named = homework_folder(student)
+    return named if named.is_dir() else homework_folder()
 
 
 def _read_notebooks(folder: Path, missing: list[str]) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ from lesson_answers import lesson_notebooks
 
 from lmcourse.__main__ import main
 from lmcourse.errors import ConfigError, StorageError
+from lmcourse.homework.evidence import add_evidence, turn
 from lmcourse.homework.grading import read_submission
 from lmcourse.homework.hand_in import hand_in
 from lmcourse.homework.progress_file import note_check
@@ -52,6 +53,16 @@ def test_work_done_under_the_login_name_goes_in_under_any_name(lessons: Path, tm
     with zipfile.ZipFile(made.path) as archive:
         assert json.loads(archive.read("submission.json"))["student"] == "Li Lei"
         assert json.loads(archive.read("progress.json"))["exercises"]["1.1"]["best"] == 1.0
+
+
+def test_work_under_the_login_name_goes_in_under_another(lessons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMCOURSE_STUDENT", "user7")
+    note_check("1.1", 1.0)
+    add_evidence("chat", talk=("terminal", [turn("hello", "hi", 1)]))
+    submission = read_submission(hand_in(student="Li Lei").path)
+    assert submission.student == "Li Lei"
+    assert submission.progress["exercises"]["1.1"]["tries"] == 1
+    assert submission.evidence["chat"]["talks"]["terminal"]
 
 
 def test_unreadable_notebook_is_named_and_the_rest_goes_in(lessons: Path) -> None:
