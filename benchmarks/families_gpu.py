@@ -1,13 +1,15 @@
 """Every dense family on one GPU: right in bfloat16 through the Triton kernels, and how fast one token after another.
 
-    python benchmarks/families_gpu.py            everything; results in $OUT/families_h200.json, or ./families_h200.json
-    SECONDS_LEFT=85 …                            what is not done by then is left out
-    DEVICE=cpu TRITON_INTERPRET=1 … parity       a rehearsal without a GPU
+    python benchmarks/families_gpu.py parity compile     right? and compile what the timings need, side by side
+    python benchmarks/families_gpu.py speed              timings, one after the other, alone on the card
+    ONLY=falcon-7b:2 …                                   one shape, two layers of it
+    SECONDS_LEFT=25 …                                    what is not done by then is left out
+    DEVICE=cpu TRITON_INTERPRET=1 … parity               a rehearsal without a GPU
 
-Each model has a process of its own, since compiling is what takes time: all compile side by side and say when they are
-ready; then one after the other is timed while the rest is still. Parity: tiny checkpoints of tests/models/family_cases,
-a prompt, decodes and a batch, against the same in float32 on the CPU. Speed: bench's decode of one request; the limit
-is accounting's, with the copy bandwidth measured here; weights are drawn, with fewer layers where it says so.
+Results go to $OUT/NAME.json, after each figure; NAME is families_ and what ran. Each model has a process of its own.
+Parity: tiny checkpoints of tests/models/family_cases, a prompt, decodes and a batch, against the same in float32 on the
+CPU. Speed: one request, 128 tokens of prompt; the limit is accounting's with the copy bandwidth measured here; weights
+are drawn, and a model has as many of its layers as the table says.
 """
 
 from __future__ import annotations
@@ -22,27 +24,32 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmcourse.engine import Engine
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "models"), str(ROOT)]
 STARTED, LIMIT = time.perf_counter(), float(os.environ.get("SECONDS_LEFT", "1e9"))
 DEVICE = os.environ.get("DEVICE", "cuda")
-SHAPES: dict[str, int | None] = {  # layers that are timed, None for all: together they must fit one GPU
-    "falcon-40b": 8,
+SHAPES = {  # layers that are timed: together they must fit one GPU, and be drawn within seconds
+    "falcon-7b": 12,
+    "gemma-2b": 18,
+    "chatglm2-6b": 14,
     "baichuan2-13b": 10,
-    "mistral-7b": None,
-    "falcon-7b": None,
-    "chatglm2-6b": None,
-    "yi-6b": None,
-    "internlm-7b": 16,
-    "baichuan2-7b": 16,
-    "codellama-7b": 16,
-    "gemma-2b": None,
-    "qwen-1_8b": None,
-    "qwen1_5-1_8b": None,
-    "falcon-rw-1b": None,
+    "qwen-7b": 12,
+    "falcon-rw-1b": 24,
+    "mistral-7b": 12,
+    "internlm-7b": 12,
+    "qwen1_5-1_8b": 24,
+    "baichuan2-7b": 12,
+    "falcon-40b": 6,
+    "yi-6b": 12,
+    "codellama-7b": 12,
 }
+if "ONLY" in os.environ:  # ONLY=falcon-7b:2 … takes these layers of this one
+    SHAPES = {name: int(count) for name, count in [os.environ["ONLY"].split(":")]}
 CASES = (
     "InternLM", "QWen beyond its training", "QWen1.5", "Baichuan 13B", "Baichuan2 7B", "ChatGLM2", "Falcon 7B",
     "Falcon 40B", "Falcon RW", "Mistral in its window", "Gemma 2B",
@@ -57,7 +64,7 @@ def say(line: str) -> None:
 # --- in a process of its own: one model
 
 
-def shape_folder(name: str, num_layers: int | None) -> Path:
+def shape_folder(name: str, num_layers: int) -> Path:
     """The dummy model with so many layers."""
     from lmcourse.bundled import dummy_path
 
@@ -67,50 +74,60 @@ def shape_folder(name: str, num_layers: int | None) -> Path:
     shutil.copytree(source, folder)
     config = json.loads((folder / "config.json").read_text())
     key = "num_layers" if "num_layers" in config else "num_hidden_layers"
-    config[key] = num_layers or config[key]
+    config[key] = num_layers
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def compile_shape(name: str) -> None:
+    """Run one layer of the model once, so that the kernels of all of them are in Triton's cache."""
+    with open_engine(name, 1) as engine:
+        seconds_of(engine, 9, 0)
+    say("row {}")
+
+
+def open_engine(name: str, num_layers: int) -> Engine:
+    from lmcourse.config import TurbomindEngineConfig
+    from lmcourse.engine import Engine
+
+    config = TurbomindEngineConfig(cache_max_entry_count=24, dtype="bfloat16", max_batch_size=4, session_len=1024)
+    return Engine.from_folder(shape_folder(name, num_layers), config, device=DEVICE)
+
+
+def seconds_of(engine: Engine, num_outputs: int, seed: int) -> float:
+    from lmcourse.bench.measure import run_engine
+    from lmcourse.bench.workloads import mixed_requests
+
+    lens = {"prompt_lens": (128, 128), "output_lens": (num_outputs, num_outputs)}
+    requests = mixed_requests(1, vocab=engine.spec.vocab, seed=seed, **lens)
+    started = time.perf_counter()
+    run_engine(engine, requests)
+    return time.perf_counter() - started
 
 
 def time_shape(name: str) -> None:
     """Load and run once, say ready, wait for the copy bandwidth on stdin, then measure and print the row."""
     from lmcourse.accounting import Device, decode_seconds
-    from lmcourse.bench.measure import run_engine
     from lmcourse.bench.speed import engine_storage
-    from lmcourse.bench.workloads import mixed_requests
-    from lmcourse.config import TurbomindEngineConfig
-    from lmcourse.engine import Engine
 
-    folder, num_outputs = shape_folder(name, SHAPES[name]), 129
-    config = TurbomindEngineConfig(cache_max_entry_count=24, dtype="bfloat16", max_batch_size=4, session_len=1024)
-    with Engine.from_folder(folder, config, device=DEVICE) as engine:
-
-        def seconds(count: int, seed: int) -> float:
-            lens = {"prompt_lens": (128, 128), "output_lens": (count, count)}
-            started = time.perf_counter()
-            run_engine(engine, mixed_requests(1, vocab=engine.spec.vocab, seed=seed, **lens))
-            return time.perf_counter() - started
-
-        seconds(9, 0)
-        seconds(num_outputs, 0)
+    with open_engine(name, SHAPES[name]) as engine:
+        seconds_of(engine, 20, 0)
         say("ready")
-        bandwidth = float(sys.stdin.readline())
-        rates = [(num_outputs - 1) / (seconds(num_outputs, seed) - seconds(1, seed)) for seed in (1, 2, 3)]
+        bandwidth = Device(float(sys.stdin.readline()), 1e15)
+        rates = [96 / (seconds_of(engine, 97, seed) - seconds_of(engine, 1, seed)) for seed in (1, 2, 3)]
         storage = engine_storage(engine, 2)
-        limit = 1 / decode_seconds(
-            engine.spec, Device(bandwidth, 1e15), context=128 + num_outputs // 2, storage=storage
-        )
+        limit = 1 / decode_seconds(engine.spec, bandwidth, context=128 + 48, storage=storage)
         rate = statistics.median(rates)
         row = {"tokens_per_second": round(rate, 1), "limit": round(limit, 1), "fraction": round(rate / limit, 3)}
         row |= {
-            "layers": engine.spec.num_layers,
-            "of": load_layers(name),
-            "weight_gb": engine.stats().weight_bytes / 1e9,
+            "layers": SHAPES[name],
+            "of": all_layers(name),
+            "weight_gb": round(engine.stats().weight_bytes / 1e9, 2),
         }
         say("row " + json.dumps(row))
 
 
-def load_layers(name: str) -> int:
+def all_layers(name: str) -> int:
     from lmcourse.bundled import dummy_path
     from lmcourse.models import load_spec
 
@@ -173,48 +190,52 @@ class Worker:
 
 
 def finish(worker: Worker, results: dict[str, Any]) -> None:
-    """Read rows until the worker ends."""
+    """Read the worker's row, and keep it at once."""
     line = worker.next()
     if line.startswith("row "):
         results[worker.kind][worker.name] = json.loads(line[4:])
-        say(f"{worker.kind} {worker.name}: {line[4:]}")
     else:
-        results["failures"][f"{worker.kind} {worker.name}"] = worker.why()
-        say(f"{worker.kind} {worker.name} FAILED: {worker.why()[-300:]}")
+        results["failures"][f"{worker.kind} {worker.name}"] = line = worker.why()[-300:]
+    say(f"{worker.kind} {worker.name}: {line}")
+    write(results)
 
 
 def run_all(kinds: list[str], results: dict[str, Any]) -> None:
-    checks = [Worker("parity", name) for name in CASES if "parity" in kinds]
-    shapes = [Worker("speed", name) for name in SHAPES if "speed" in kinds]
-    workers = [*checks, *shapes]
+    names = {"parity": CASES, "compile": SHAPES, "speed": SHAPES}
+    workers = [Worker(kind, name) for kind in kinds for name in names[kind]]
     try:
-        for worker in checks:
-            finish(worker, results)
-        ready = [worker for worker in shapes if worker.next() == "ready"]
-        for worker in set(shapes) - set(ready):
-            results["failures"][f"speed {worker.name}"] = worker.why()
-            say(f"speed {worker.name} FAILED: {worker.why()[-300:]}")
-        if ready:
-            import torch
-
-            from lmcourse.bench.device import measure_limits
-            from lmcourse.bench.report import current_commit, describe_machine
-
-            limits = measure_limits(torch.device(DEVICE), torch.bfloat16)
-            results.update({"machine": describe_machine(), "commit": current_commit(), "copy_tb_s": limits.copy / 1e12})
-            say(f"{len(ready)} ready; copy {limits.copy / 1e12:.3f} TB/s")
-            for worker in ready:
-                assert worker.process.stdin is not None
-                worker.process.stdin.write(f"{limits.copy}\n")
-                worker.process.stdin.flush()
+        for worker in workers:
+            if worker.kind != "speed":
                 finish(worker, results)
+        time_them([worker for worker in workers if worker.kind == "speed"], results)
     finally:
         for worker in workers:
             worker.process.kill()
 
 
+def time_them(workers: list[Worker], results: dict[str, Any]) -> None:
+    """One after the other, once all are ready."""
+    if not workers:
+        return
+    import torch
+
+    from lmcourse.bench.device import measure_limits
+    from lmcourse.bench.report import current_commit, describe_machine
+
+    ready = [worker for worker in workers if worker.next() == "ready"]
+    limits = measure_limits(torch.device(DEVICE), torch.bfloat16, repeats=5)
+    results.update({"machine": describe_machine(), "commit": current_commit(), "copy_tb_s": limits.copy / 1e12})
+    say(f"{len(ready)} of {len(workers)} ready; copy {limits.copy / 1e12:.3f} TB/s")
+    for worker in workers:
+        if worker in ready:
+            assert worker.process.stdin is not None
+            worker.process.stdin.write(f"{limits.copy}\n")
+            worker.process.stdin.flush()
+        finish(worker, results)
+
+
 def write(results: dict[str, Any]) -> None:
-    out = Path(os.environ.get("OUT", ".")) / "families_h200.json"
+    out = Path(os.environ.get("OUT", ".")) / f"families_{results['ran']}.json"
     out.write_text(json.dumps(results, indent=1) + "\n")
 
 
@@ -233,12 +254,13 @@ def end_in_time(results: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    if arguments and arguments[0] in ("speed", "parity") and len(arguments) == 2:
-        {"speed": time_shape, "parity": check_case}[arguments[0]](arguments[1])
+    if len(arguments) == 2 and arguments[1] not in ("parity", "compile", "speed"):
+        {"speed": time_shape, "compile": compile_shape, "parity": check_case}[arguments[0]](arguments[1])
         return
-    results: dict[str, Any] = {"speed": {}, "parity": {}, "failures": {}}
+    kinds = arguments or ["parity", "compile"]
+    results: dict[str, Any] = {"ran": "_".join(kinds), "parity": {}, "compile": {}, "speed": {}, "failures": {}}
     end_in_time(results)
-    run_all(arguments or ["parity", "speed"], results)
+    run_all(kinds, results)
     write(results)
 
 
