@@ -203,6 +203,7 @@ def finish(worker: Worker, results: dict[str, Any]) -> None:
 def run_all(kinds: list[str], results: dict[str, Any]) -> None:
     names = {"parity": CASES, "compile": SHAPES, "speed": SHAPES}
     workers = [Worker(kind, name) for kind in kinds for name in names[kind]]
+    end_in_time(results, workers)
     try:
         for worker in workers:
             if worker.kind != "speed":
@@ -239,12 +240,14 @@ def write(results: dict[str, Any]) -> None:
     out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def end_in_time(results: dict[str, Any]) -> None:
-    """Write what there is and end; the workers end with their pipes."""
+def end_in_time(results: dict[str, Any], workers: list[Worker]) -> None:
+    """Write what there is, and end all."""
 
     def stop() -> None:
         say("out of time")
         write(results)
+        for worker in workers:
+            worker.process.kill()
         os._exit(3)
 
     if LIMIT < 1e9:
@@ -259,7 +262,6 @@ def main(arguments: list[str]) -> None:
         return
     kinds = arguments or ["parity", "compile"]
     results: dict[str, Any] = {"ran": "_".join(kinds), "parity": {}, "compile": {}, "speed": {}, "failures": {}}
-    end_in_time(results)
     run_all(kinds, results)
     write(results)
 
