@@ -15,7 +15,7 @@ composed, where it is faster that way, of
     rotate_write.py       rotate_write        rotate and write to the cache: rotary.py's rotate, kv_write.py's write_kv
     angles.py             angles              cos and sin of a step's positions, once for all layers
     swiglu.py             swiglu              the gated activation of the MLP
-    gelu.py               gelu, geglu         those of other families
+    gelu.py               gelu, geglu         those of other families; norm_up.py: a norm, a matrix and a GELU
     rms_norm.py           rms_norm, add_rms_norm   the norm by itself
 
 a mixture of experts in the place of an MLP:
@@ -43,6 +43,7 @@ from lmcourse.kernels.moe_experts import run_experts
 from lmcourse.kernels.moe_route import Routing, route
 from lmcourse.kernels.norm_gate_up import norm_gate_up
 from lmcourse.kernels.norm_qkv import norm_qkv
+from lmcourse.kernels.norm_up import norm_up
 from lmcourse.kernels.operands import (
     ALL_BEFORE,
     AnyMatrix,
@@ -95,6 +96,7 @@ __all__ = [
     "gelu_tanh",
     "norm_gate_up",
     "norm_qkv",
+    "norm_up",
     "project",
     "ragged_attention",
     "rms_norm",

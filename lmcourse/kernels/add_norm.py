@@ -43,7 +43,7 @@ from lmcourse.kernels.lang import (
 from lmcourse.kernels.operands import AnyNorm, CentredNorm, Stream, sum_stream
 from lmcourse.kernels.rms_norm import rms_norm_reference
 
-__all__ = ["add_norm", "add_norm_reference", "add_norm_triton", "normalise_row", "sum_row"]
+__all__ = ["add_norm", "add_norm_reference", "add_norm_triton", "norm_row", "normalise_row", "sum_row"]
 
 _WIDEST = 65536
 
@@ -82,6 +82,17 @@ def _centre_row(b_row, at, WIDTH: tl.constexpr):
     return tl.where(at < WIDTH, b_row - tl.sum(b_row, axis=0) / WIDTH, 0.0)
 
 
+@jit
+def norm_row(b_row, b_weight, bias_ptr, at, eps, CENTRED: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr):
+    """`normalise_row` of either norm; bias_ptr None: without a bias."""
+    if CENTRED:
+        b_row = _centre_row(b_row, at, WIDTH)
+    b_normed = normalise_row(b_row, b_weight, eps, WIDTH)
+    if bias_ptr is not None:
+        b_normed += load_row(bias_ptr, at, WIDTH, TILE).to(tl.float32)
+    return b_normed
+
+
 @jit_varying("num_tokens")
 def _add_norm_kernel(
     residual_ptr,
@@ -108,10 +119,7 @@ def _add_norm_kernel(
     b_sum = sum_row(residual_ptr, parts_ptr, token, at, num_tokens, NUM_PARTS, WIDTH, TILE)
     tl.static_assert(b_sum.shape == (TILE,))
     # compute
-    b_row = _centre_row(b_sum, at, WIDTH) if CENTRED else b_sum
-    b_normed = normalise_row(b_row, b_weight, eps, WIDTH)
-    if bias_ptr is not None:
-        b_normed += load_row(bias_ptr, at, WIDTH, TILE).to(tl.float32)
+    b_normed = norm_row(b_sum, b_weight, bias_ptr, at, eps, CENTRED, WIDTH, TILE)
     # store
     store_row(sum_ptr + token.to(tl.int64) * WIDTH, at, b_sum, WIDTH, TILE)
     store_row(normed_ptr + token.to(tl.int64) * WIDTH, at, b_normed, WIDTH, TILE)
@@ -123,9 +131,8 @@ def add_norm_triton(stream: Stream, norm: AnyNorm) -> tuple[Tensor, Tensor]:
     num_tokens, width = residual.shape
     normed, total = torch.empty_like(residual), torch.empty_like(residual)
     tile, centred = next_power(width), isinstance(norm, CentredNorm)
-    bias = norm.bias if isinstance(norm, CentredNorm) else None
     _add_norm_kernel[(num_tokens,)](
-        residual, parts, norm.weight, bias, normed, total, num_tokens, norm.eps,
+        residual, parts, norm.weight, norm.bias, normed, total, num_tokens, norm.eps,
         NUM_PARTS=parts.shape[0], CENTRED=centred, WIDTH=width, TILE=tile,
         num_warps=min(16, max(1, tile // 512)), **launch_options(residual.device),
     )  # fmt: skip

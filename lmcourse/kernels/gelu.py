@@ -24,7 +24,7 @@ from torch.nn import functional
 from lmcourse.kernels.dispatch import Operation, UpTo
 from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_power, tl, triton, wait_for_inputs
 
-__all__ = ["geglu", "geglu_tanh", "gelu", "gelu_reference", "gelu_tanh", "gelu_triton"]
+__all__ = ["bend", "geglu", "geglu_tanh", "gelu", "gelu_reference", "gelu_tanh", "gelu_triton"]
 
 
 def gelu_reference(x: Tensor, *, tanh: bool, gates: bool) -> Tensor:
@@ -32,6 +32,16 @@ def gelu_reference(x: Tensor, *, tanh: bool, gates: bool) -> Tensor:
     first, *second = x.float().chunk(2, dim=-1) if gates else (x.float(),)
     activated = functional.gelu(first, approximate="tanh" if tanh else "none")
     return (activated * second[0] if gates else activated).to(x.dtype)
+
+
+@jit
+def bend(b_x, TANH: tl.constexpr):
+    """gelu of a float32 tile."""
+    if TANH:  # (1 + tanh(z)) / 2 is 1 / (1 + exp(-2z))
+        b_y = b_x / (1.0 + tl.exp(-1.5957691216057308 * (b_x + 0.044715 * b_x * b_x * b_x)))
+    else:
+        b_y = b_x * 0.5 * (1.0 + tl.erf(b_x * 0.7071067811865476))
+    return b_y
 
 
 @jit
@@ -49,10 +59,7 @@ def _gelu_kernel(
     b_x = tl.load(source, mask=m_at, other=0.0).to(tl.float32)
     tl.static_assert(b_x.shape == (TILE,))
     # compute
-    if TANH:  # (1 + tanh(z)) / 2 is 1 / (1 + exp(-2z))
-        b_y = b_x / (1.0 + tl.exp(-1.5957691216057308 * (b_x + 0.044715 * b_x * b_x * b_x)))
-    else:
-        b_y = b_x * 0.5 * (1.0 + tl.erf(b_x * 0.7071067811865476))
+    b_y = bend(b_x, TANH)
     if GATES:
         b_y *= tl.load(source + WIDTH, mask=m_at, other=0.0).to(tl.float32)
     # store

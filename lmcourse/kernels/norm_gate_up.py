@@ -29,6 +29,7 @@ from torch import Tensor
 
 from lmcourse.kernels.add_norm import add_norm, normalise_row, sum_row
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
+from lmcourse.kernels.gelu import bend, geglu_tanh
 from lmcourse.kernels.lang import (
     jit,
     jit_varying,
@@ -93,6 +94,7 @@ def _norm_gate_up_rows_kernel(
     WIDTH: tl.constexpr,
     INTERMEDIATE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    GEGLU_TANH: tl.constexpr,
     TILE_K: tl.constexpr,
     ROWS: tl.constexpr,
     PDL: tl.constexpr,
@@ -109,6 +111,7 @@ def _norm_gate_up_rows_kernel(
     b_norm = load_row(norm_ptr, k, WIDTH, TILE_K).to(tl.float32)
     let_next_start(PDL)
     wait_for_inputs(PDL)
+    dtype: tl.constexpr = out_ptr.dtype.element_ty
     for token in range(num_tokens):
         b_sum = sum_row(residual_ptr, parts_ptr, token, k, num_tokens, NUM_PARTS, WIDTH, TILE_K)
         # compute
@@ -119,7 +122,11 @@ def _norm_gate_up_rows_kernel(
             b_open += tl.load(bias_ptr + rows, mask=m_rows).to(tl.float32)
             b_value += tl.load(bias_ptr + INTERMEDIATE + rows, mask=m_rows).to(tl.float32)
         # store
-        tl.store(out_ptr + token * INTERMEDIATE + rows, gate(b_open, b_value, out_ptr.dtype.element_ty), mask=m_rows)
+        if GEGLU_TANH:
+            b_out = (bend(b_open.to(dtype).to(tl.float32), TANH=True) * b_value.to(dtype).to(tl.float32)).to(dtype)
+        else:
+            b_out = gate(b_open, b_value, dtype)
+        tl.store(out_ptr + token * INTERMEDIATE + rows, b_out, mask=m_rows)
         if tl.program_id(0) == 0:
             store_row(sum_ptr + token * WIDTH, k, b_sum, WIDTH, TILE_K)
 
@@ -178,8 +185,10 @@ def plan_gate_up_rows(width: int, itemsize: int) -> tuple[int, int]:
     return max(1, rows // 2), warps
 
 
-def norm_gate_up_rows(stream: Stream, norm: Norm, gate_up: Matrix) -> tuple[Tensor, Tensor]:
-    """Up to MOST_ROW_TOKENS tokens, in one launch."""
+def norm_gate_up_rows(
+    stream: Stream, norm: Norm, gate_up: Matrix, activate: Activation = swiglu
+) -> tuple[Tensor, Tensor]:
+    """Up to MOST_ROW_TOKENS tokens, in one launch; activate is swiglu or geglu_tanh."""
     residual, parts = stream
     (num_tokens, width), intermediate = residual.shape, gate_up.weight.shape[0] // 2
     rows, warps = plan_gate_up_rows(width, residual.element_size())
@@ -188,7 +197,8 @@ def norm_gate_up_rows(stream: Stream, norm: Norm, gate_up: Matrix) -> tuple[Tens
     _norm_gate_up_rows_kernel[(triton.cdiv(intermediate, rows),)](
         residual, parts, norm.weight, gate_up.weight, gate_up.bias, total, out, num_tokens, norm.eps,
         NUM_PARTS=parts.shape[0], WIDTH=width, INTERMEDIATE=intermediate, HAS_BIAS=gate_up.bias is not None,
-        TILE_K=next_power(width), ROWS=rows, num_warps=warps, **launch_options(residual.device),
+        GEGLU_TANH=activate is geglu_tanh, TILE_K=next_power(width), ROWS=rows, num_warps=warps,
+        **launch_options(residual.device),
     )  # fmt: skip
     return out, total
 
@@ -248,7 +258,9 @@ def norm_gate_up(
         raise ValueError(
             f"gate and up do not have as many rows each\n  expected: an even number\n  got: {gate_up.shape[0]}"
         )
+    form = _NORM_GATE_UP[type(gate_up)].form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
+    if activate is geglu_tanh and form is norm_gate_up_rows and isinstance(norm, Norm) and isinstance(gate_up, Matrix):
+        return norm_gate_up_rows(stream, norm, gate_up, activate)
     if activate is not swiglu or isinstance(norm, CentredNorm):
         return norm_gate_up_reference(stream, norm, gate_up, activate)
-    form = _NORM_GATE_UP[type(gate_up)].form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
     return form(stream, norm, gate_up)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lmcourse.kernels.add_norm import add_norm, normalise_row, sum_row
+from lmcourse.kernels.add_norm import add_norm, norm_row, sum_row
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
 from lmcourse.kernels.kv_write import write_kv
 from lmcourse.kernels.lang import (
@@ -39,7 +39,7 @@ from lmcourse.kernels.lang import (
     tl,
     wait_for_inputs,
 )
-from lmcourse.kernels.operands import AnyMatrix, AnyNorm, CentredNorm, Matrix, Norm, PackedMatrix, Rotation, Stream
+from lmcourse.kernels.operands import AnyMatrix, AnyNorm, CentredNorm, Matrix, PackedMatrix, Rotation, Stream
 from lmcourse.kernels.packed_kv import AnyKV, PackedKV
 from lmcourse.kernels.project import MOST_ROW_TOKENS, load_weight_rows, plan_rows, project
 from lmcourse.kernels.ragged import LayerKV
@@ -63,6 +63,7 @@ def _norm_qkv_rows_kernel(
     residual_ptr,
     parts_ptr,
     norm_ptr,
+    norm_bias_ptr,
     weight_ptr,
     bias_ptr,
     cos_ptr,
@@ -75,6 +76,7 @@ def _norm_qkv_rows_kernel(
     num_tokens,
     eps,
     NUM_PARTS: tl.constexpr,
+    CENTRED: tl.constexpr,
     WIDTH: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     NUM_HEADS: tl.constexpr,
@@ -102,7 +104,8 @@ def _norm_qkv_rows_kernel(
     for token in range(num_tokens):
         b_sum = sum_row(residual_ptr, parts_ptr, token, k, num_tokens, NUM_PARTS, WIDTH, TILE_K)
         # compute
-        b_x = normalise_row(b_sum, b_norm, eps, WIDTH).to(q_ptr.dtype.element_ty).to(tl.float32)
+        b_x = norm_row(b_sum, b_norm, norm_bias_ptr, k, eps, CENTRED, WIDTH, TILE_K)
+        b_x = b_x.to(q_ptr.dtype.element_ty).to(tl.float32)
         first = tl.sum(b_first.to(tl.float32) * b_x[None, :], axis=1)
         second = tl.sum(b_second.to(tl.float32) * b_x[None, :], axis=1)
         if HAS_BIAS:
@@ -118,7 +121,7 @@ def _norm_qkv_rows_kernel(
 
 
 def norm_qkv_rows(
-    stream: Stream, norm: Norm, qkv: Matrix, rotation: Rotation, kv: LayerKV, slots: Tensor | None
+    stream: Stream, norm: AnyNorm, qkv: Matrix, rotation: Rotation, kv: LayerKV, slots: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Up to MOST_ROW_TOKENS tokens, in one launch; slots None: each token's slot is its number."""
     num_kv_heads, tokens_per_block, head_dim = kv.num_kv_heads, kv.tokens_per_block, kv.head_dim
@@ -131,9 +134,10 @@ def norm_qkv_rows(
     total = torch.empty_like(residual)
     q = torch.empty((num_tokens, num_heads, head_dim), dtype=residual.dtype, device=residual.device)
     _norm_qkv_rows_kernel[((num_heads + 2 * num_kv_heads) * half // pairs,)](
-        residual, parts, norm.weight, qkv.weight, qkv.bias, rotation.cos, rotation.sin, slots,
+        residual, parts, norm.weight, norm.bias, qkv.weight, qkv.bias, rotation.cos, rotation.sin, slots,
         total, q, kv.keys, kv.values, num_tokens, norm.eps,
-        NUM_PARTS=parts.shape[0], WIDTH=width, HAS_BIAS=qkv.bias is not None, NUM_HEADS=num_heads,
+        NUM_PARTS=parts.shape[0], CENTRED=isinstance(norm, CentredNorm), WIDTH=width,
+        HAS_BIAS=qkv.bias is not None, NUM_HEADS=num_heads,
         NUM_KV_HEADS=num_kv_heads, HEAD_DIM=head_dim, TOKENS_PER_BLOCK=tokens_per_block,
         TILE_K=next_power(width), PAIRS=pairs, num_warps=warps, **launch_options(residual.device),
     )  # fmt: skip
@@ -157,9 +161,9 @@ def norm_qkv(
     check_shape("parts of norm_qkv", stream.parts, (stream.parts.shape[0], *residual.shape))
     check_shape("residual of norm_qkv", residual, (residual.shape[0], qkv.shape[1]))
     count_heads(qkv.shape[0], kv)
-    if isinstance(norm, CentredNorm):
-        return norm_qkv_reference(stream, norm, qkv, rotation, kv, slots)
     form = _NORM_QKV[type(qkv)].form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
+    if isinstance(norm, CentredNorm) and form is not norm_qkv_rows:
+        form = norm_qkv_reference
     if isinstance(kv, PackedKV) and form is not norm_qkv_reference:
         # a program has a few pairs of a head, and a scale needs the whole head: quantise in a second launch
         num_tokens, shape = slots.shape[0], (kv.num_kv_heads, 1, kv.head_dim)

@@ -92,6 +92,10 @@ class Norm(NamedTuple):
     weight: Tensor  # [features]
     eps: float
 
+    @property
+    def bias(self) -> None:
+        """It has none."""
+
 
 class CentredNorm(NamedTuple):
     """The weight of a layer norm, which takes the mean away first."""

@@ -19,14 +19,12 @@ from torch.nn.functional import silu
 from lmcourse.kernels import (
     AnyNorm,
     Stream,
-    add_norm,
     geglu,
     geglu_tanh,
     gelu,
     gelu_tanh,
     norm_gate_up,
-    project,
-    sum_parts,
+    norm_up,
     swiglu,
 )
 from lmcourse.layers.linear import Linear
@@ -86,8 +84,7 @@ class PlainMLP(nn.Module):
 
     def activated(self, stream: Stream, norm: AnyNorm) -> tuple[Tensor, Tensor]:
         """As MLP's."""
-        normed, residual = add_norm(stream, norm)
-        return self.activate(sum_parts(project(normed, self.up.matrix), normed.dtype)), residual
+        return norm_up(stream, norm, self.up.matrix, self.activate)
 
 
 MLPS: Mapping[str, Callable[[ModelSpec, Ranks], nn.Module]] = {"gated": MLP, "plain": PlainMLP}

@@ -432,6 +432,7 @@ case_attention_with_slopes = reach_cases.check_slopes
 case_attention_in_windows = reach_cases.check_windows
 case_centred_norm = reach_cases.check_centred_norm
 case_gelu = reach_cases.check_gelu
+case_other_rows = reach_cases.check_other_rows
 
 
 def case_dispatch_interpreted():
