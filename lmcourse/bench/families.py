@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmcourse.bench.parity import TOLERANCES, EngineAnswer, answer_prompts, compare_with_transformers
+from lmcourse.bench.parity import TOLERANCES, EngineAnswer, Parity, answer_prompts, compare_with_transformers
 from lmcourse.bundled import tiny_configs
 from lmcourse.config import TurbomindEngineConfig
 from lmcourse.errors import LmcourseError
@@ -61,7 +61,8 @@ class TrialTable(tuple[FamilyTrial, ...]):
             f'<td style="text-align:left">{trial.family}</td><td style="text-align:left">{trial.what}</td></tr>'
             for trial in self
         )
-        head = "<tr><th></th><th>family</th><th>as a tiny random model</th></tr>"
+        left = 'style="text-align:left"'
+        head = f"<tr><th></th><th {left}>family</th><th {left}>as a tiny random model</th></tr>"
         return f"<table>{head}{rows}</table>"
 
 
@@ -129,5 +130,9 @@ def _compare(folder: Path, truth: Path, seed: int, dtype: str) -> tuple[bool, st
     ok = chose_well and parity.largest_difference < limit
     if ok:
         name = type(reference).__name__
-        return True, f"{parity.num_equal} tokens as {name} says, log-probabilities within {limit:.0e}"
-    return False, f"{parity.num_equal} of {parity.num_tokens} tokens, off by {parity.largest_difference:.1e}"
+        return True, f"{parity.num_equal} tokens as {name} says, log-probabilities within {limit}"
+    return False, f"{parity.num_equal} of {parity.num_tokens} tokens, log-probabilities off by {_short(parity)}"
+
+
+def _short(parity: Parity) -> str:
+    return f"{parity.largest_difference:.2g} nats"

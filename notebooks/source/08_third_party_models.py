@@ -92,7 +92,8 @@ for name, spec in specs.items():
     rotary = spec.rotary
     if rotary != dataclasses.replace(llama.rotary, base=rotary.base, trained_context=rotary.trained_context):
         print(f"{name:<14} scaling={rotary.scaling}, fraction={rotary.fraction}")
-print("bases:", sorted({(spec.rotary.base, name) for name, spec in specs.items() if spec.rotary.base != 1e4}))
+for base in sorted({spec.rotary.base for spec in specs.values()} - {1e4}):
+    print(f"base {base:>9,.0f}:", ", ".join(name for name, spec in specs.items() if spec.rotary.base == base))
 
 # %% [markdown] lang="en"
 # ## 3 · What differs: names and layouts
