@@ -32,10 +32,10 @@ import lmcourse
 from lmcourse.homework.sandbox.confine import Limits
 from lmcourse.homework.sandbox.plain import decode, encode, read_message, write_message
 
-__all__ = ["Child", "ChildLostError", "namespace_commands"]
+__all__ = ["PRELOAD", "Child", "ChildLostError", "namespace_commands"]
 
 _START_SECONDS = 60.0
-_PRELOAD = ("torch", "numpy", "einops")
+PRELOAD = ("torch", "numpy", "einops")
 _PACKAGE = Path(lmcourse.__file__).resolve().parent
 _HIDDEN = (_PACKAGE / "homework", _PACKAGE.parent / "instructor")
 _CODE = "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.runner import main; main()"
@@ -48,9 +48,15 @@ class ChildLostError(Exception):
 class Child:
     """A started child. Leaving its `with` block ends it and removes its home."""
 
-    def __init__(self, limits: Limits | None = None, *, around: tuple[str, ...] | None = None) -> None:
-        """`around` is one of namespace_commands(); None: the best."""
-        self._limits = limits or Limits()
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        around: tuple[str, ...] | None = None,
+        preload: tuple[str, ...] = PRELOAD,
+    ) -> None:
+        """`around` is one of namespace_commands(), None: the best; `preload` is imported before the limits are set."""
+        self._limits, self._preload = limits or Limits(), preload
         self._around = namespace_commands()[0] if around is None else around
         self._home = Path(tempfile.mkdtemp(prefix="lmcourse-answer-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,7 +87,7 @@ class Child:
             "home": str(inner),
             "package": str(_PACKAGE),
             "hidden": [str(path) for path in _HIDDEN],
-            "preload": list(_PRELOAD),
+            "preload": list(self._preload),
             "limits": asdict(self._limits),
         }
         self._deadline = time.monotonic() + _START_SECONDS

@@ -21,7 +21,7 @@ from typing import Any
 
 from lmcourse.homework.compare import describe, difference
 from lmcourse.homework.exercise import Case, Exercise
-from lmcourse.homework.grading.child import Child, ChildLostError
+from lmcourse.homework.grading.child import PRELOAD, Child, ChildLostError
 from lmcourse.homework.sandbox.cells import CodeCell
 from lmcourse.homework.sandbox.confine import Limits
 from lmcourse.homework.sandbox.plain import decode, encode
@@ -70,6 +70,7 @@ class Bounds:
     exercise_seconds: float = 10.0
     submission_seconds: float = 90.0
     limits: Limits = field(default_factory=Limits)
+    preload: tuple[str, ...] = PRELOAD  # imported before memory is limited, since importing takes much of it
 
 
 def make_papers(exercises: Sequence[Exercise], seed: int) -> tuple[Paper, ...]:
@@ -147,7 +148,7 @@ class Judge:
 
     def _open_child(self) -> Child:
         if self._child is None:
-            self._child = Child(self._bounds.limits)
+            self._child = Child(self._bounds.limits, preload=self._bounds.preload)
         return self._child
 
     def _end_child(self) -> None:

@@ -69,7 +69,7 @@ def test_same_seed_grades_alike(tmp_path: Path) -> None:
     )
     half += "    return num_tokens * per_token\n"
     write_class(tmp_path, [Student("half", {"3.1": half})], {})
-    books = [grade(tmp_path, seed=5, exercises=_exercises("3.1")) for _ in range(2)]
+    books = [grade(tmp_path, seed=5, exercises=_exercises("3.1"), bounds=Bounds(preload=())) for _ in range(2)]
     scores = [book.entries[0].verdicts["3.1"].score for book in books]
     assert scores[0] == scores[1]
     assert 0 < scores[0] < 1  # full blocks are right
@@ -81,7 +81,7 @@ def test_equal_answers_and_names_are_noted(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.zip").write_bytes(make_zip(Student(f"student {name}", solutions("2.2"))))
     (tmp_path / "again.zip").write_bytes(make_zip(Student("student two")))
-    book = grade(tmp_path, exercises=_exercises("2.2"))
+    book = grade(tmp_path, exercises=_exercises("2.2"), bounds=Bounds(preload=()))
     notes = {entry.file: " ".join(entry.notes) for entry in book.entries}
     assert "same text as student two (1)" in notes["one.zip"]
     assert "2 zips bear this name" in notes["again.zip"]
