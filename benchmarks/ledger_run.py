@@ -55,6 +55,7 @@ ROWS = {
     "fp16": Row(SMALL, {}, prefills=(1024, 3968), num_requests=256),
     "7B": Row(LARGE, {}, batches=(1, 64), prefills=(1024, 3968), num_requests=256, repeats=1),
     "awq": Row(f"{SMALL}:awq", {}, num_requests=256, repeats=1),
+    "awq-int8": Row(f"{SMALL}:awq-int8", {}, batches=(1, 8), repeats=1),
     "kv8": Row(SMALL, {"quant_policy": 8}, num_requests=256, repeats=1),
     "7B-awq": Row(f"{LARGE}:awq", {}, batches=(1, 8, 64), repeats=1),
     "eager": Row(SMALL, {"cuda_graphs": False, "overlap": False}, batches=(1, 64), repeats=1),

@@ -3,7 +3,8 @@
     python benchmarks/mixed_gpu.py MODEL quant_policy=8 …     the model's name and engine settings; results in $OUT
 
 256 requests with prompts and outputs uniform in 100–1024, all given at once: two runs to record the graphs, one that is
-timed step by step, one that is profiled where 200, 96 and 24 requests still run. WARM=1 stops after a short run.
+timed step by step, one that is profiled where 200, 96 and 24 requests still run. WARM=1 stops after a short
+run, FAST=1 before the profile.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def main():
             results["tok_s"].append(num_output / seconds)
             say(f"{model} {given}: {num_output / seconds:.0f} tok/s")
         results["trace"] = report(seconds, steps, num_output)
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and not os.environ.get("FAST"):
             results["kernels"] = profile(stand.engine, requests)
     name = "_".join(["mixed", model.split(":", 1)[-1].replace(":", "-"), *settings]).replace("=", "")
     Path(os.environ.get("OUT", "."), f"{name}.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
