@@ -62,7 +62,8 @@ def recorded_decode(
         setting = _setting(line)
         found = {f"{speed['what']} {speed['size']}": speed["value"] for speed in line.get("speeds", ())}
         values = _decode_values(found, what)
-        if line["model"] == f"dummy:{model}" and setting in settings and values:
+        named = line["model"].removeprefix("dummy:").removesuffix(":awq")
+        if named == model and setting in settings and values:
             machine = line["machine"]
             own[setting] = (f"lmcourse, {setting}", values, f"{machine['gpu'] or machine['cpu']}, {machine['date']}")
     return RecordedTable(tuple(row for row in (*rows, *own.values()) if row[1]))

@@ -36,6 +36,14 @@ def test_recorded_decode_takes_the_latest_line_of_the_ledger(monkeypatch, tmp_pa
     assert table.rows[-1] == ("lmcourse, fp16, KV int8", {64: 5.0}, "NVIDIA H200, 2026-01-02")
 
 
+def test_recorded_decode_knows_a_model_in_4_bits_by_its_name(monkeypatch, tmp_path) -> None:
+    packed = LINE | {"model": f"{LINE['model']}:awq", "weight_format": "awq", "settings": {}}
+    path = tmp_path / "ledger.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in (LINE, packed)))
+    monkeypatch.setattr(recorded, "_LEDGER", path)
+    assert [name for name, *_ in recorded_decode("internlm2-1_8b", settings=("AWQ",)).rows] == ["lmcourse, AWQ"]
+
+
 @pytest.mark.parametrize(
     ("show", "file"),
     [(recorded_kv_accuracy, "kv_accuracy_cpu.json")],
