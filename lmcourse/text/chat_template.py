@@ -23,6 +23,7 @@ from lmcourse.text.template import ChatTemplate, Message, Turn, check_messages
 from lmcourse.text.template_table import (
     ALIASES,
     BY_ARCHITECTURE,
+    BY_INNER_TYPE,
     BY_MODEL_TYPE,
     BY_VOCABULARY,
     MARKED_LLAMAS,
@@ -79,12 +80,11 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 def _name_from_config(folder: Path, tokenizer: Tokenizer | None) -> str:
     config = read_json_object(folder / "config.json")
     named = config.get("architectures") or []
-    for architecture in [named] if isinstance(named, str) else named:
-        if architecture in BY_ARCHITECTURE:
-            name = BY_ARCHITECTURE[architecture]
-            break
-    else:
-        name = BY_MODEL_TYPE.get(str(config.get("model_type")), "")
+    names = [BY_ARCHITECTURE.get(str(one), "") for one in ([named] if isinstance(named, str) else named)]
+    name = next(filter(None, names), BY_MODEL_TYPE.get(str(config.get("model_type")), ""))
+    inner = config.get("text_config")
+    if isinstance(inner, dict):
+        name = BY_INNER_TYPE.get(str(inner.get("model_type")), name)
     if not name:
         raise ConfigError(
             "no chat template is known for this model",

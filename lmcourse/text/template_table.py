@@ -17,7 +17,15 @@ from dataclasses import replace
 from lmcourse.text.template import ChatTemplate, Turn
 from lmcourse.text.tool_format import INTERNLM2_TOOLS
 
-__all__ = ["ALIASES", "BY_ARCHITECTURE", "BY_MODEL_TYPE", "BY_VOCABULARY", "MARKED_LLAMAS", "TEMPLATES"]
+__all__ = [
+    "ALIASES",
+    "BY_ARCHITECTURE",
+    "BY_INNER_TYPE",
+    "BY_MODEL_TYPE",
+    "BY_VOCABULARY",
+    "MARKED_LLAMAS",
+    "TEMPLATES",
+]
 
 _CHATML = ChatTemplate(
     "chatml",
@@ -201,6 +209,8 @@ BY_ARCHITECTURE = {
     "InternLMXComposer2ForCausalLM": "xcomposer2",
     "LlamaForCausalLM": "llama2",
     "LlavaLlamaForCausalLM": "vicuna",
+    "LlavaMistralForCausalLM": "mistral",
+    "LlavaQwenForCausalLM": "qwen",
     "LlavaForConditionalGeneration": "vicuna",
     "LlavaNextForConditionalGeneration": "vicuna",
     "MistralForCausalLM": "mistral",
@@ -222,6 +232,9 @@ BY_ARCHITECTURE = {
 
 # Baichuan's generations share a class and number their reserved pieces differently: (template, vocab_size) → template
 BY_VOCABULARY: dict[tuple[str, object], str] = {("baichuan2", 64000): "baichuan"}
+
+# language models inside LLaVA, by the model_type in text_config, where they are no Vicuna
+BY_INNER_TYPE = {"mistral": "mistral", "qwen2": "qwen", "internlm2": "internlm2"}
 
 # for configs without architectures
 BY_MODEL_TYPE = {

@@ -44,8 +44,9 @@ def read_llava(config: Config, folder: Path, tower: Config, *, hidden: int, voca
     """tower: the tower's own config (transformers' names). CheckpointError or UnsupportedModelError otherwise."""
     clip = _read_tower(tower)
     inner = "vision_config" in config and "mm_vision_tower" not in config
-    layers = config.get("vision_feature_layer", -2) if inner else config.get("mm_vision_select_layer", -2)
-    wanted = tuple(_count_layers(layer, clip) for layer in (layers if isinstance(layers, list) else [layers]))
+    key = "vision_feature_layer" if inner else "mm_vision_select_layer"
+    layers = config.get(key, -2)
+    wanted = tuple(_count_layers(key, layer, clip) for layer in (layers if isinstance(layers, list) else [layers]))
     cutting = _hf_cutting(config, folder, clip) if inner else _liuhaotian_cutting(config, clip)
     kind = "mlp2x_gelu" if inner else str(config.get("mm_projector_type", "linear"))
     placeholder = config.get("image_token_index", config.get("image_token_id", 0))
@@ -81,11 +82,11 @@ def _read_tower(config: Config) -> ClipSpec:
     )
 
 
-def _count_layers(layer: object, tower: ClipSpec) -> int:
+def _count_layers(key: str, layer: object, tower: ClipSpec) -> int:
     """hidden_states[layer] of transformers: 0 is before the first layer, negative numbers count from the end."""
     if isinstance(layer, int) and not isinstance(layer, bool) and -tower.num_layers - 1 <= layer <= tower.num_layers:
         return layer % (tower.num_layers + 1)
-    raise _wrong("vision_feature_layer", f"a layer of {tower.num_layers}", layer)
+    raise _wrong(key, f"a layer of {tower.num_layers}", layer)
 
 
 def _count_maps(kind: str) -> int:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
 from lmcourse.engine import Engine
-from lmcourse.errors import UnsupportedModelError
-from lmcourse.models import convert
+from lmcourse.errors import CheckpointError, UnsupportedModelError
+from lmcourse.models import convert, load_spec
+from lmcourse.models.language_part import language_config
+from lmcourse.text.chat_template import find_template
 from lmcourse.text.pictures import PicturedIds, Piece
 from lmcourse.vision import load_encoder
+from lmcourse.vision.llava_config import read_llava
+from lmcourse.vision.tiles import cut
 
 SIZES = ((1, 1), (3000, 20), (1920, 1080), (90, 160), (28, 28))
 KINDS = ("1.5-hf", "1.5-liuhaotian", "1.6-hf", "1.6-liuhaotian")
@@ -167,3 +174,73 @@ def test_convert_refuses_to_blind_a_model(llavas, tmp_path) -> None:
     with pytest.raises(UnsupportedModelError, match="not converted"):
         convert(llavas["1.5-hf"].folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("inner", "name"), [("llama", "vicuna"), ("mistral", "mistral"), ("qwen2", "qwen")])
+def test_template_is_the_language_models(tmp_path, inner, name) -> None:
+    config = {"architectures": ["LlavaNextForConditionalGeneration"], "text_config": {"model_type": inner}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert find_template(None, tmp_path).name == name
+
+
+def test_published_config_is_read(tmp_path) -> None:
+    """As v1.6-vicuna's: the tower is named and its shape is not there; keys of training lie about."""
+    config = {
+        "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava", "hidden_size": 4096, "vocab_size": 32000,
+        "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+        "max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "rope_scaling": None, "hidden_act": "silu",
+        "torch_dtype": "bfloat16", "tokenizer_model_max_length": 4096, "freeze_mm_mlp_adapter": False,
+        "image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad", "mm_projector_lr": None,
+        "mm_projector_type": "mlp2x_gelu", "mm_use_im_patch_token": False, "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": -2, "mm_vision_tower": "openai/clip-vit-large-patch14-336", "use_mm_proj": True,
+        "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    language = load_spec(tmp_path)
+    assert (language.family, language.hidden, language.dtype) == ("llama", 4096, "bfloat16")
+    spec = read_llava(config, tmp_path, {}, hidden=language.hidden, vocab=language.vocab)
+    assert (spec.wanted, spec.num_maps, spec.placeholder_id) == ((23,), 2, 0)
+    tiles = cut(Image.new("RGB", (1344, 672)), spec.cutting)
+    assert (tiles.pixels.shape, len(tiles.order)) == ((3, 3, 336, 336), 576 + 24 * 49)
+
+
+def test_partial_text_config_means_the_classes_defaults() -> None:
+    """As llava-1.5-7b-hf's, where most of Llama's shape is not written down."""
+    text = {"model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "vocab_size": 32064}
+    config = {"architectures": ["LlavaForConditionalGeneration"], "torch_dtype": "float16", "text_config": text}
+    found = language_config(config)
+    assert (found["hidden_size"], found["num_hidden_layers"], found["intermediate_size"]) == (4096, 32, 11008)
+    assert (found["vocab_size"], found["torch_dtype"], found["architectures"]) == (
+        32064,
+        "float16",
+        ["LlamaForCausalLM"],
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mm_projector_type": "qformer"},
+        {"mm_vision_select_layer": 99},
+        {"mm_vision_select_feature": "all"},
+        {"image_grid_pinpoints": [[30, 56]]},
+        {"mm_patch_merge_type": "maxpool"},
+    ],
+)
+def test_config_that_is_not_covered_is_named(llavas, tmp_path, change) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(llavas["1.6-liuhaotian"].folder, folder)
+    config = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"{next(iter(change))}|projector"):
+        load_encoder(folder, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def test_missing_tower_is_named(llavas, tmp_path) -> None:
+    folder = tmp_path / "blind"
+    shutil.copytree(llavas["1.5-liuhaotian"].folder, folder)
+    shutil.rmtree(folder / "tower")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: t for name, t in tensors.items() if "vision_tower" not in name}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="no vision tower"):
+        load_encoder(folder, dtype=torch.float32, device=torch.device("cpu"))
