@@ -45,8 +45,15 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        moved = [part.to(device, non_blocking=True) for part in (self.tokens, self.positions, self.targets)]
-        return Batch(moved[0], self.row_length, moved[1], moved[2])
+        return self.of([part.to(device, non_blocking=True) for part in self.parts()])
+
+    def parts(self) -> list[Tensor]:
+        """Its tensors, in the order that `of` takes."""
+        return [self.tokens, self.positions, self.targets]
+
+    def of(self, parts: list[Tensor]) -> Batch:
+        """A batch of the same row length over other tensors."""
+        return Batch(parts[0], self.row_length, parts[1], parts[2])
 
 
 Row = tuple[np.ndarray, np.ndarray]

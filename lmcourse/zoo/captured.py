@@ -1,40 +1,53 @@
 """Forward and backward of a training batch as one CUDA graph per row length: a small model is otherwise launch-bound.
 
-All row lengths share one set of input buffers (every batch has the same number of tokens) and one memory pool;
-gradients live outside the pool and accumulate in place. The first replay of each graph is compared with a plain run
+Each row length has its own input buffers; all graphs share one memory pool; gradients live outside the pool and
+accumulate in place. The first replay of each graph is compared with a plain run
 before it is trusted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lmcourse.zoo.batches import Batch
+__all__ = ["CapturedBackward", "TensorBatch"]
 
-__all__ = ["CapturedBackward"]
-
-Backward = Callable[[Batch], Tensor]
 _TRUSTED_DIFFERENCE = 0.05  # bf16 sums in another order differ by less
 
 
-class CapturedBackward:
+class TensorBatch(Protocol):
+    """A batch whose row length decides the shapes of its tensors."""
+
+    @property
+    def row_length(self) -> int: ...
+
+    def parts(self) -> list[Tensor]: ...
+
+    def of(self, parts: list[Tensor]) -> Self: ...
+
+
+_Batch = TypeVar("_Batch", bound=TensorBatch)
+
+
+class CapturedBackward(Generic[_Batch]):
     """Replaces `backward(batch) -> loss`, which adds to the parameters' gradients."""
 
-    def __init__(self, backward: Backward, model: nn.Module, example: Batch) -> None:
+    def __init__(self, backward: Callable[[_Batch], Tensor], model: nn.Module) -> None:
         self.backward, self.parameters = backward, list(model.parameters())
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
-        self.inputs = [example.tokens.clone(), example.positions.clone(), example.targets.clone()]
+        self.held: dict[int, _Batch] = {}
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self.pool: Any = None
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: _Batch) -> Tensor:
         """Loss of the batch; valid until the next call."""
-        for kept, new in zip(self.inputs, (batch.tokens, batch.positions, batch.targets), strict=True):
+        if batch.row_length not in self.held:
+            self.held[batch.row_length] = batch.of([part.clone() for part in batch.parts()])
+        for kept, new in zip(self.held[batch.row_length].parts(), batch.parts(), strict=True):
             kept.copy_(new, non_blocking=True)
         if batch.row_length not in self.graphs:
             self._capture(batch.row_length)
@@ -47,7 +60,7 @@ class CapturedBackward:
 
     def _capture(self, row_length: int) -> None:
         """Records the graph; RuntimeError if its gradients are not those of a plain run."""
-        held = Batch(self.inputs[0], row_length, self.inputs[1], self.inputs[2])
+        held = self.held[row_length]
         before = [gradient.clone() for gradient in self._gradients()]
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())

@@ -138,15 +138,18 @@ class TrainableDecoder(nn.Module):
 
     def forward(self, tokens: Tensor, row_length: int) -> Tensor:
         """tokens [rows * row_length], rows laid end to end → normed hidden states [rows * row_length, hidden]."""
+        return self.from_embeddings(self.model.tok_embeddings(tokens), row_length)
+
+    def from_embeddings(self, x: Tensor, row_length: int) -> Tensor:
+        """As `forward`, from what stands for each token [rows * row_length, hidden], a word's row or a picture's."""
         sizes = self.sizes
-        rows = tokens.numel() // row_length
-        cos, sin = (table.repeat(rows, 1) for table in rotary_table(row_length, sizes, tokens.device))
-        x = self.model.tok_embeddings(tokens)
+        rows = x.shape[0] // row_length
+        cos, sin = (table.repeat(rows, 1) for table in rotary_table(row_length, sizes, x.device))
         for before, after in self._halves:
             q, k, v = before(x, cos, sin)
             heads = (part.view(rows, row_length, -1, sizes.head_dim).transpose(1, 2) for part in (q, k, v))
             with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):  # cuDNN would plan anew for every length
                 mixed = causal_attention(*heads)
-            x = after(x, mixed.transpose(1, 2).reshape(tokens.numel(), -1))
+            x = after(x, mixed.transpose(1, 2).reshape(x.shape[0], -1))
         out: Tensor = self.model.norm(x)
         return out

@@ -8,7 +8,7 @@ Prompts are padded on the right; every row writes its next key and value at its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own habit)
@@ -31,11 +31,11 @@ class _Cache:
         self.cos, self.sin = rotary_table(room, sizes, device)
 
 
-def _prefill(model: TrainableDecoder, tokens: Tensor, cache: _Cache, lengths: Tensor) -> Tensor:
-    """tokens [rows, width] → logits after each row's last prompt token [rows, vocab]."""
-    rows, width = tokens.shape
+def _prefill(model: TrainableDecoder, prompts: Tensor, cache: _Cache, lengths: Tensor) -> Tensor:
+    """Embedded prompts [rows, width, hidden] → logits after each row's last prompt token [rows, vocab]."""
+    rows, width, _ = prompts.shape
     cos, sin = cache.cos[:width].repeat(rows, 1), cache.sin[:width].repeat(rows, 1)
-    x = model.model.tok_embeddings(tokens.reshape(-1))
+    x = prompts.reshape(rows * width, -1)
     for index, layer in enumerate(model.model.stack()):
         parts = layer.before_attention(x, cos, sin)
         q, k, v = (part.view(rows, width, -1, model.sizes.head_dim).transpose(1, 2) for part in parts)
@@ -66,16 +66,24 @@ def _step(model: TrainableDecoder, tokens: Tensor, cache: _Cache, positions: Ten
 
 @torch.inference_mode()
 def greedy(
-    model: TrainableDecoder, prompts: Sequence[Sequence[int]], *, max_new: int, stop: frozenset[int]
+    model: TrainableDecoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new: int,
+    stop: frozenset[int],
+    embed: Callable[[Tensor], Tensor] | None = None,
 ) -> list[list[int]]:
-    """Most likely continuations of prompts of any lengths, without the stop token."""
+    """Most likely continuations of prompts of any lengths, without the stop token.
+
+    `embed` makes [rows, width, hidden] of the padded ids [rows, width]; without it every id is a word of the model.
+    """
     device = model.output.weight.device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     width = int(lengths.max())
     room = min(width + max_new, model.sizes.max_context)
     padded = torch.tensor([[*prompt, *[2] * (width - len(prompt))] for prompt in prompts], device=device)
     cache = _Cache(model, len(prompts), room, device)
-    logits = _prefill(model, padded, cache, lengths)
+    logits = _prefill(model, (embed or model.model.tok_embeddings)(padded), cache, lengths)
     stops = torch.tensor(sorted(stop), device=device)
     made, running = [], torch.ones(len(prompts), dtype=torch.bool, device=device)
     for step in range(room - width):

@@ -36,7 +36,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab: int = 4096) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], *, vocab: int = 4096, last_tokens: tuple[str, ...] = LAST_TOKENS
+) -> Tokenizer:
     """A tokenizer of exactly `vocab` ids; ConfigError if the texts hold too few distinct pieces for that many."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -47,13 +49,13 @@ def train_tokenizer(texts: Iterable[str], *, vocab: int = 4096) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab - len(LAST_TOKENS),
+        vocab_size=vocab - len(last_tokens),
         special_tokens=list(FIRST_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens(list(LAST_TOKENS))
+    tokenizer.add_special_tokens(list(last_tokens))
     if tokenizer.get_vocab_size() != vocab:
         raise ConfigError(
             "too little text for a tokenizer of this size", expected=vocab, got=tokenizer.get_vocab_size()

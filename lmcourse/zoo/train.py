@@ -21,18 +21,18 @@ from pathlib import Path
 from random import Random
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lmcourse.zoo.batches import IGNORED, TOKENS_PER_BATCH, Batch, BatchStream
+from lmcourse.zoo.batches import TOKENS_PER_BATCH, Batch, BatchStream
 from lmcourse.zoo.captured import CapturedBackward
 from lmcourse.zoo.checkpoint import TINY_CHAT, load_state, save_checkpoint
 from lmcourse.zoo.corpus import dialogues, exchange
 from lmcourse.zoo.decoder import TrainableDecoder
 from lmcourse.zoo.decoding import ChatModel
 from lmcourse.zoo.dialogue import Dialogue
+from lmcourse.zoo.objective import learned_loss, learning_rate
 from lmcourse.zoo.scenes import arithmetic, capitals, course, passkey, tools, word_lists
 from lmcourse.zoo.scenes.recall import recall
 from lmcourse.zoo.tokenizer import save_tokenizer, train_tokenizer
@@ -63,18 +63,6 @@ class Plan:
         """How much of the run is over, 0 to 1: by steps where they are given, so that the run can be repeated."""
         by_time = seconds / (self.minutes * 60)
         return by_time if self.steps is None or by_time >= 1 else step / self.steps
-
-
-def _rate(progress: float, peak: float) -> float:
-    """Warm-up over the first hundredth, a fifth of the run at the peak, then a straight line to nothing."""
-    return peak * min(1.0, 0.02 + progress / 0.01, max(0.0, 1 - progress) / 0.8)
-
-
-def _loss(hidden: Tensor, head: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
-    """Mean loss of the learned tokens; a batch with few of them weighs less."""
-    logits = F.linear(hidden[positions], head).float()
-    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-    return total / (targets != IGNORED).sum().clamp(min=targets.numel() // 8)
 
 
 def _checks(seed: int, count: int) -> dict[str, list[Dialogue]]:
@@ -120,20 +108,20 @@ class Run:
     def __init__(self, plan: Plan, log: Callable[[str], None]) -> None:
         self.plan, self.log = plan, log
         self.batches = _batches(plan)
-        first = next(self.batches)  # starts the workers before CUDA is touched
+        next(self.batches)  # starts the workers before CUDA is touched
         self.device = torch.device(plan.device)
         self.model = TrainableDecoder(TINY_CHAT, seed=plan.seed).to(self.device)
         if plan.init:
             self.model.load_state_dict(load_state(plan.init))
         self.updates = Updates(self.model, graphs=plan.device == "cuda" and plan.graphs, log=log)
         self.chat = ChatModel(self.model, Tokenizer.from_file(str(plan.out / "tokenizer.json")), max_new=120)
-        self.loss_function = _loss
+        self.loss_function = learned_loss
         self.backward: Callable[[Batch], Tensor] = self._plain_backward
         if plan.device == "cuda":
             self.model.compile_halves()
-            self.loss_function = torch.compile(_loss, dynamic=False)
+            self.loss_function = torch.compile(learned_loss, dynamic=False)
         if plan.device == "cuda" and plan.graphs:
-            self.backward = self._graphs_or_plain(first.to(self.device))
+            self.backward = self._graphs_or_plain()
         self.checks = _checks(plan.seed + 1, plan.checks)
         self.step = self.tokens = 0
         self.waited_seconds = 0.0
@@ -148,9 +136,9 @@ class Run:
         torch.autograd.backward(loss)
         return loss.detach()
 
-    def _graphs_or_plain(self, example: Batch) -> Callable[[Batch], Tensor]:
+    def _graphs_or_plain(self) -> Callable[[Batch], Tensor]:
         """The captured form of `_plain_backward`; from the first capture that fails on, the plain form."""
-        captured = CapturedBackward(self._plain_backward, self.model, example)
+        captured = CapturedBackward(self._plain_backward, self.model)
 
         def run(batch: Batch) -> Tensor:
             try:
@@ -203,7 +191,7 @@ def train(plan: Plan, log: Callable[[str], None] = _print) -> list[dict[str, obj
     log(f"ready after {time.perf_counter() - start:.0f} s; {parameters:,} parameters")
     reports, next_report, loss = [], plan.report_seconds, torch.zeros(())
     while (progress := plan.progress(run.step, seconds := time.perf_counter() - start)) < 1:
-        loss = run.one_step(_rate(progress, plan.peak_rate))
+        loss = run.one_step(learning_rate(progress, plan.peak_rate))
         if run.step in (1, 10, 100, 500, 1000):
             log(f"{seconds:6.0f} s  step {run.step}  loss {float(loss):.3f}")
         if seconds > next_report:
