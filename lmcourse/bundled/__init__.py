@@ -1,6 +1,7 @@
 """The models and texts that come with the package: generated and trained by this project (zoo/), data only.
 
-tiny-chat → InternLM2-architecture chat model in Hugging Face format; its card is tiny-chat/README.md.
+tiny-chat  → InternLM2-architecture chat model in Hugging Face format; its card is tiny-chat/README.md.
+tiny-llava → LLaVA-1.5-architecture model that sees, likewise; pictures come from zoo/pictures.
 dummy/    → shapes of real models for measuring: configs and byte tokenizers; weights are drawn when they are loaded.
 dummy_shapes.json → more of them, one a line: at least one published size of every family.
 tiny_configs.json → for each family of the table a config.json of a few kilobytes of weights (models/tiny_models.py).
