@@ -17,6 +17,7 @@ roofline.py          what a machine can do at which intensity
 quantization.py      what bits and group sizes do, and where bits lie
 packed_product.py    the 4-bit kernel under the interpreter
 kernel_reads.py      the attention kernel in Triton's interpreter, and what it loads
+seeing.py            a picture as patches, tiles, tokens; where a word looks
 source.py            a kernel's stages, cut at its own comments
 widgets.py           Stepper: a slider over drawings
 style.py             hatches, tints, units
@@ -37,6 +38,7 @@ from lmcourse.teach.recorded import RecordedTable, recorded_decode, recorded_kv_
 from lmcourse.teach.recording import Recording, record_run
 from lmcourse.teach.report_card import ReportCard
 from lmcourse.teach.roofline import attainable, roofline
+from lmcourse.teach.seeing import draw_attention, draw_features, draw_patches, draw_prompt, draw_tiles
 from lmcourse.teach.source import kernel_stages
 from lmcourse.teach.speed_bars import speed_bars
 from lmcourse.teach.step_chart import step_chart
@@ -55,6 +57,11 @@ __all__ = [
     "attainable",
     "block_map",
     "crossing",
+    "draw_attention",
+    "draw_features",
+    "draw_patches",
+    "draw_prompt",
+    "draw_tiles",
     "error_histogram",
     "explore_rounding",
     "interpret_decode",
