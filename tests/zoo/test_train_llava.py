@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from lmcourse.bundled import model_path
 from lmcourse.zoo import evaluate_llava
@@ -19,7 +20,7 @@ from lmcourse.zoo.evaluate_llava import evaluate, instances, wordings
 from lmcourse.zoo.pictures.calibration import calibration_text
 from lmcourse.zoo.pictures.conversation import conversation
 from lmcourse.zoo.pictures.draw import picture
-from lmcourse.zoo.pictures.files import load_llava
+from lmcourse.zoo.pictures.files import load_llava, save_processor
 from lmcourse.zoo.pictures.model import TrainableLlava
 from lmcourse.zoo.pictures.questions import MAKERS
 from lmcourse.zoo.pictures.scene import new_scene
@@ -44,7 +45,14 @@ def test_train_two_steps_write_a_model_and_repeat(tmp_path: Path) -> None:
         model = TrainableLlava(seed=0)
         model.load_state_dict(load_llava(out, list(model.state_dict())))
         assert json.loads((out / "training.json").read_text())[-1]["step"] == 2
+        assert json.loads((out / "config.json").read_text()) == json.loads((_FOLDER / "config.json").read_text())
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_save_processor_writes_the_bundled_files(tmp_path: Path) -> None:
+    save_processor(Tokenizer.from_file(str(_FOLDER / "tokenizer.json")), tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (_FOLDER / path.name).read_bytes(), path.name
 
 
 def test_a_run_stops_and_saves_when_its_minutes_are_over(tmp_path: Path) -> None:

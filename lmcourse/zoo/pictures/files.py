@@ -75,6 +75,47 @@ def stored_name(name: str) -> str:
     return _TOWER + _EYE.get(rest, rest)
 
 
+def _language_config() -> dict[str, object]:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+        "head_dim": LANGUAGE.head_dim,
+        "hidden_act": "silu",
+        "hidden_size": LANGUAGE.hidden,
+        "intermediate_size": LANGUAGE.intermediate,
+        "max_position_embeddings": LANGUAGE.max_context,
+        "mlp_bias": False,
+        "num_attention_heads": LANGUAGE.num_heads,
+        "num_hidden_layers": LANGUAGE.num_layers,
+        "num_key_value_heads": LANGUAGE.num_kv_heads,
+        "rms_norm_eps": LANGUAGE.norm_eps,
+        "rope_theta": LANGUAGE.rope_theta,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float16",
+        "vocab_size": LANGUAGE.vocab,
+    }
+
+
+def _eye_config() -> dict[str, object]:
+    return {
+        "model_type": "clip_vision_model",
+        "hidden_act": "quick_gelu",
+        "hidden_size": EYE.width,
+        "image_size": EYE.side,
+        "intermediate_size": EYE.intermediate,
+        "layer_norm_eps": EYE.norm_eps,
+        "num_attention_heads": EYE.num_heads,
+        "num_channels": 3,
+        "num_hidden_layers": EYE.num_layers,
+        "patch_size": EYE.patch,
+        "projection_dim": EYE.width,
+    }
+
+
 def _config() -> dict[str, object]:
     return {
         "architectures": ["LlavaForConditionalGeneration"],
@@ -87,41 +128,8 @@ def _config() -> dict[str, object]:
         "vision_feature_select_strategy": "default",
         "tie_word_embeddings": False,
         "torch_dtype": "float16",
-        "text_config": {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "attention_bias": False,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "pad_token_id": 2,
-            "head_dim": LANGUAGE.head_dim,
-            "hidden_act": "silu",
-            "hidden_size": LANGUAGE.hidden,
-            "intermediate_size": LANGUAGE.intermediate,
-            "max_position_embeddings": LANGUAGE.max_context,
-            "mlp_bias": False,
-            "num_attention_heads": LANGUAGE.num_heads,
-            "num_hidden_layers": LANGUAGE.num_layers,
-            "num_key_value_heads": LANGUAGE.num_kv_heads,
-            "rms_norm_eps": LANGUAGE.norm_eps,
-            "rope_theta": LANGUAGE.rope_theta,
-            "tie_word_embeddings": False,
-            "torch_dtype": "float16",
-            "vocab_size": LANGUAGE.vocab,
-        },
-        "vision_config": {
-            "model_type": "clip_vision_model",
-            "hidden_act": "quick_gelu",
-            "hidden_size": EYE.width,
-            "image_size": EYE.side,
-            "intermediate_size": EYE.intermediate,
-            "layer_norm_eps": EYE.norm_eps,
-            "num_attention_heads": EYE.num_heads,
-            "num_channels": 3,
-            "num_hidden_layers": EYE.num_layers,
-            "patch_size": EYE.patch,
-            "projection_dim": EYE.width,
-        },
+        "text_config": _language_config(),
+        "vision_config": _eye_config(),
     }
 
 
@@ -159,52 +167,52 @@ def load_llava(folder: Path, names: list[str]) -> dict[str, Tensor]:
     return state
 
 
+def _tokenizer_config() -> dict[str, object]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "</s>",
+        "extra_special_tokens": {"image_token": IMAGE},
+        "image_token": IMAGE,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": LANGUAGE.max_context,
+        "processor_class": "LlavaProcessor",
+        "chat_template": CHAT_TEMPLATE,
+    }
+
+
+def _picture_config() -> dict[str, object]:
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "processor_class": "LlavaProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": EYE.side},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": EYE.side, "width": EYE.side},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+        "do_convert_rgb": True,
+    }
+
+
 def save_processor(tokenizer: Tokenizer, folder: Path) -> None:
     """Writes the tokenizer's and the picture processor's files, as transformers' AutoProcessor reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": "<s>",
-            "eos_token": "</s>",
-            "unk_token": "<unk>",
-            "pad_token": "</s>",
-            "extra_special_tokens": {"image_token": IMAGE},
-            "image_token": IMAGE,
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": LANGUAGE.max_context,
-            "processor_class": "LlavaProcessor",
-            "chat_template": CHAT_TEMPLATE,
-        },
-    )
-    _write_json(
-        folder / "processor_config.json",
-        {
-            "processor_class": "LlavaProcessor",
-            "image_token": IMAGE,
-            "num_additional_image_tokens": 1,
-            "patch_size": EYE.patch,
-            "vision_feature_select_strategy": "default",
-        },
-    )
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE + "\n", encoding="utf-8")
-    _write_json(
-        folder / "preprocessor_config.json",
-        {
-            "image_processor_type": "CLIPImageProcessor",
-            "processor_class": "LlavaProcessor",
-            "do_resize": True,
-            "size": {"shortest_edge": EYE.side},
-            "resample": 3,
-            "do_center_crop": True,
-            "crop_size": {"height": EYE.side, "width": EYE.side},
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(MEAN),
-            "image_std": list(STD),
-            "do_convert_rgb": True,
-        },
-    )
+    _write_json(folder / "tokenizer_config.json", _tokenizer_config())
+    _write_json(folder / "preprocessor_config.json", _picture_config())
+    processor = {
+        "processor_class": "LlavaProcessor",
+        "image_token": IMAGE,
+        "num_additional_image_tokens": 1,
+        "patch_size": EYE.patch,
+        "vision_feature_select_strategy": "default",
+    }
+    _write_json(folder / "processor_config.json", processor)
