@@ -12,7 +12,7 @@ Work, InternLM2-1.8B (16 heads of 128), 4096 tokens, a layer: 4 · heads · head
     q tile 1 [ full full full │ full ◣     ]
     q tile 2 [ full full full │ full full ◣]
 
-Measured (H200, 4096 tokens, tiles of a head in order; benchmarks/kv_h200.json): 364 TFLOP/s, int8 227, int4 152.
+Measured (H200, 4096 tokens; benchmarks/kv_h200.json): 469 TFLOP/s, int8 289, int4 166.
 
 Lesson: 3 (chunked prefill)
 """
@@ -126,7 +126,9 @@ def plan_prefill(q: Tensor, longest: int, parts: int) -> tuple[int, int, int, bo
     """(TILE_M, warps, stages, whether by tensor descriptors) for runs of up to `longest` new tokens."""
     # only warpgroup instructions (sm_90, sm_100) keep sums of 128 queries without spilling registers
     if lang.capability(q.device)[0] in (9, 10) and q.element_size() == 2 and longest > 64:
-        return (64 if parts == 4 else 128), 8, 5, parts == 1
+        if parts == 1:
+            return 64, 4, 5, True
+        return (64 if parts == 4 else 128), 8, 5, False
     return min(64, max(16, next_power(longest))), 8 if longest > 32 else 4, 3, False
 
 
