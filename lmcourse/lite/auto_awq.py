@@ -126,7 +126,9 @@ def auto_awq(
         unfinished.remove()
         raise
     stored = sum(file.stat().st_size for file in destination.glob("*.safetensors"))
-    return AwqResult(destination, weights.checkpoint.num_bytes, stored, time.perf_counter() - started, resumed)
+    checkpoint = weights.checkpoint
+    given = checkpoint.whole_bytes if isinstance(checkpoint, LanguagePart) else checkpoint.num_bytes
+    return AwqResult(destination, given, stored, time.perf_counter() - started, resumed)
 
 
 def open_source(source: Path, device: torch.device) -> WeightStream:

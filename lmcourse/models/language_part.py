@@ -110,6 +110,11 @@ class LanguagePart:
         """Of all tensors together."""
         return sum(info.num_bytes for info in self.tensors.values())
 
+    @property
+    def whole_bytes(self) -> int:
+        """Of these and all other tensors of the folder."""
+        return self._source.num_bytes
+
     def read(self, name: str) -> Tensor:
         """As Checkpoint.read."""
         return self._source.read(self._stored[name])

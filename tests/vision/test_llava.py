@@ -153,7 +153,8 @@ def test_language_part_in_four_bits_keeps_its_eyes(llavas, draw, tmp_path, kind)
 
     llava, picture = llavas[kind], draw(70, 50)
     job = AwqJob(calib_samples=2, calib_seqlen=32, settings=QuantSettings(group_size=16))
-    auto_awq(llava.folder, tmp_path / "small", job, device="cpu")
+    result = auto_awq(llava.folder, tmp_path / "small", job, device="cpu")
+    assert result.stored_bytes < result.source_bytes
     names = set(load_file(tmp_path / "small" / "model.safetensors"))
     plain = set(load_file(llava.folder / "model.safetensors"))
     matrices = {name for name in plain if "_proj.weight" in name and "vision" not in name}
