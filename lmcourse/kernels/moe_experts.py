@@ -42,6 +42,11 @@ from lmcourse.kernels.moe_tiles import experts_tiles
 from lmcourse.kernels.operands import AnyMatrix, Int8Matrix, Matrix, PackedMatrix
 from lmcourse.kernels.project import load_weight_rows, plan_rows, project
 from lmcourse.kernels.swiglu import gate, swiglu
+from lmcourse.kernels.w4a16_experts import (
+    MOST_PACKED_EXPERT_TOKENS,
+    packed_experts_rows,
+    packed_experts_unpacked,
+)
 
 __all__ = [
     "expert_of",
@@ -191,7 +196,14 @@ _EXPERTS: dict[type, Operation[..., Tensor]] = {
         by_device={"cpu": experts_chosen},
         triton=(UpTo(_MOST_ROW_TOKENS, experts_rows), UpTo(float("inf"), experts_tiles)),
     ),
-    PackedMatrix: Operation(reference=experts_reference, by_device={"cpu": experts_chosen}),
+    PackedMatrix: Operation(
+        reference=experts_reference,
+        by_device={"cpu": experts_chosen},
+        triton=(
+            UpTo(MOST_PACKED_EXPERT_TOKENS, packed_experts_rows, dtypes=(torch.float16,)),
+            UpTo(float("inf"), packed_experts_unpacked, dtypes=(torch.float16,)),
+        ),
+    ),
 }
 
 
@@ -210,4 +222,4 @@ def run_experts(x: Tensor, gate_up: AnyMatrix, down: AnyMatrix, routing: Routing
         )
     if num_tokens == 0:
         return x.new_empty((1, 0, hidden))
-    return _EXPERTS[type(gate_up)].form_for(x.device, num_tokens=num_tokens)(x, gate_up, down, routing)
+    return _EXPERTS[type(gate_up)].form_for(x.device, dtype=x.dtype, num_tokens=num_tokens)(x, gate_up, down, routing)

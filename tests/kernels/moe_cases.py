@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import silu
 
-from lmcourse.kernels import Matrix, Routing
+from lmcourse.kernels import Matrix, PackedMatrix, Routing
 from lmcourse.kernels.moe_experts import experts_rows
 from lmcourse.kernels.moe_route import plan_tiles, plan_tiles_triton, route_triton
 from lmcourse.kernels.moe_tiles import experts_tiles
+from lmcourse.kernels.packed import unpack_matrix
+from lmcourse.kernels.w4a16_experts import packed_experts_rows
+from lmcourse.quant import AwqFormat
 from lmcourse.spec import ExpertSpec
 
 SPECS = (
@@ -110,3 +113,24 @@ def check_experts():
             for form in forms[tokens]:
                 total = form(x, Matrix(gate_up), Matrix(down), routing).double().sum(0)
                 torch.testing.assert_close(total, want, atol=4 * TOLERANCES[dtype], rtol=TOLERANCES[dtype])
+
+
+def random_packed(rows, width, group):
+    form = AwqFormat(group)
+    scales = torch.rand(width // group, rows).half() * 0.02 + 0.01
+    zeros = torch.randint(-(2**31), 2**31, (width // group, rows // 8), dtype=torch.int64).int()
+    words = form.pack_rows(torch.randint(0, 16, (rows, width), dtype=torch.uint8))
+    return PackedMatrix(words, form.rows_of_groups(zeros, scales))
+
+
+def check_packed_experts():
+    spec, hidden, group, tokens = ExpertSpec(3, 1, 8, shared_intermediate=8), 16, 8, 2
+    packed = (
+        random_packed(spec.total * 2 * spec.intermediate, hidden, group),
+        random_packed(spec.total * hidden, spec.intermediate, group),
+    )
+    x = torch.randn(tokens, hidden).half()
+    routing = route_triton(torch.randn(1, tokens, spec.count), spec)
+    want = run_by_hand(x, *(unpack_matrix(matrix, torch.float64) for matrix in packed), as_rows(routing))
+    total = packed_experts_rows(x, *packed, routing).double().sum(0)
+    torch.testing.assert_close(total, want, atol=0.02, rtol=0.01)

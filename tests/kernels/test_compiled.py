@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("triton")
 from compiled import SHARED_BYTES, build, record
 
-from lmcourse.kernels import INT4, INT8, LayerKV, Matrix, Norm, PackedKV, RaggedBatch, Rotation, Stream
+from lmcourse.kernels import INT4, INT8, LayerKV, Matrix, Norm, PackedKV, PackedMatrix, RaggedBatch, Rotation, Stream
 from lmcourse.kernels.add_norm import add_norm_triton
 from lmcourse.kernels.advance import Field
 from lmcourse.kernels.angles import angles_triton
@@ -30,6 +30,7 @@ from lmcourse.kernels.project import project_rows, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_triton
 from lmcourse.kernels.sampling import argmax_triton
 from lmcourse.kernels.swiglu import swiglu_triton
+from lmcourse.kernels.w4a16_experts import packed_experts_rows
 from lmcourse.spec import ExpertSpec, RotarySpec
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, VOCAB = 2048, 16, 8, 128, 8192, 92544  # InternLM2-1.8B
@@ -209,6 +210,16 @@ def test_expert_rows_few_instructions_and_wide_loads():
         print(f"{len(built.code) / weights_per_thread:.2f} instructions per weight")
         assert len(built.code) / weights_per_thread < 2 * INSTRUCTIONS_PER_WEIGHT
         assert sum(code.startswith("LDG.E.128") for code in built.code) >= weights_per_thread // 8
+
+
+def test_packed_expert_rows_fit_registers():
+    spec = QWEN_EXPERTS
+    shapes = ((spec.total * 2 * spec.intermediate, HIDDEN), (spec.total * HIDDEN, spec.intermediate))
+    packed = (
+        PackedMatrix(meta(rows, width // 8, dtype=torch.int32), meta(rows, width // 128, dtype=torch.int32))
+        for rows, width in shapes
+    )
+    assert len(list(compile_all(packed_experts_rows, (meta(1, HIDDEN), *packed, routing(1)), 90))) == 2
 
 
 @pytest.mark.parametrize(("tokens", "capability"), [(8, 80), (4096, 90)])
