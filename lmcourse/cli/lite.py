@@ -36,8 +36,8 @@ _QUANTISATION_FLAGS = (
     Flag("--w-bits", "bits of a weight; AWQ checkpoints have 4", "BITS", int, 4),
     Flag("--w-group-size", "weights that share a scale; must divide the model's sizes", "N", int, 128),
     Flag("--head-bits", "bits of the head; 8 is read by this engine and by no other", "BITS", int, 16),
-    Flag("--method", "search: as --search-scale; smooth: one fixed rule; rtn: no scales at all",
-         choices=("smooth", "search", "rtn"), shown="smooth"),
+    Flag("--method", "search: as --search-scale; compensate: and GPTQ rounding; smooth: a fixed rule; rtn: no scales",
+         choices=("smooth", "search", "compensate", "rtn"), shown="smooth"),
 )  # fmt: skip
 
 

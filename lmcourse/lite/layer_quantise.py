@@ -23,7 +23,7 @@ from lmcourse.errors import CalibrationError
 from lmcourse.lite.layer_inputs import LayerInputs, matrix_names
 from lmcourse.lite.methods import Method
 from lmcourse.models import StoredTensor, TensorRule, stored_tensors
-from lmcourse.quant import ChannelStats, QuantSettings, StoredAwq, fit_grid, quantise, search_clip
+from lmcourse.quant import ChannelStats, QuantSettings, StoredAwq, fit_grid, quantise, quantise_compensated, search_clip
 from lmcourse.spec import ModelSpec
 
 __all__ = ["LayerJob", "quantise_layer"]
@@ -112,7 +112,11 @@ def _pack(job: LayerJob, module: str, source: str, weight: Tensor, stats: Channe
     if job.method.clips and module != "attention.qkv":  # AWQ leaves queries and keys unclipped: scores are sensitive
         limit = search_clip(weight, stats.second_moment, job.settings)
     grid = fit_grid(weight, job.settings, limit=limit)
-    packed = StoredAwq.pack(quantise(weight, grid, job.settings), grid.scale, grid.zero)
+    if job.method.compensates:
+        levels = quantise_compensated(weight, grid, job.settings, stats.second_moment)
+    else:
+        levels = quantise(weight, grid, job.settings)
+    packed = StoredAwq.pack(levels, grid.scale, grid.zero)
     stem = source.removesuffix("weight")
     return {stem + leaf: tensor.cpu() for leaf, tensor in packed._asdict().items()}
 

@@ -1,8 +1,9 @@
-"""The three ways to make a layer small: round to nearest, one smoothing rule, or a search.
+"""The ways to make a layer small: round to nearest, one smoothing rule, a search, and one that also compensates.
 
     ROUND_TO_NEAREST   no scales                                  the baseline to beat
     SMOOTH             LMDeploy 0.3.0's fixed rule                `lmcourse lite auto_awq`
     SEARCH             AWQ: 20 candidates, then clipping          `lmcourse lite auto_awq --search-scale`
+    COMPENSATE         the same, then GPTQ's rounding             `lmcourse lite auto_awq --method compensate`
 
 A row says which scales the input of some matrices gets, and whether groups may be clipped.
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from lmcourse.quant import ChannelStats, QuantSettings, search_scale, smooth_scale
 
-__all__ = ["METHODS", "ROUND_TO_NEAREST", "SEARCH", "SMOOTH", "Method"]
+__all__ = ["COMPENSATE", "METHODS", "ROUND_TO_NEAREST", "SEARCH", "SMOOTH", "Method"]
 
 ChooseScale = Callable[[Sequence[Tensor], ChannelStats, QuantSettings], Tensor]
 
@@ -31,6 +32,7 @@ class Method:
     what: str
     choose_scale: ChooseScale | None
     clips: bool
+    compensates: bool = False
 
 
 def _searched(weights: Sequence[Tensor], stats: ChannelStats, settings: QuantSettings) -> Tensor:
@@ -40,4 +42,8 @@ def _searched(weights: Sequence[Tensor], stats: ChannelStats, settings: QuantSet
 ROUND_TO_NEAREST = Method("rtn", "rounded to nearest", None, clips=False)
 SMOOTH = Method("smooth", "smoothed with alpha 0.5", smooth_scale, clips=False)
 SEARCH = Method("search", "AWQ scales and clipping searched", _searched, clips=True)
-METHODS = {method.name: method for method in (ROUND_TO_NEAREST, SMOOTH, SEARCH)}
+COMPENSATE = Method(
+    "compensate", "AWQ scales and clipping searched, rounding errors compensated (GPTQ)", _searched, clips=True,
+    compensates=True,
+)  # fmt: skip
+METHODS = {method.name: method for method in (ROUND_TO_NEAREST, SMOOTH, SEARCH, COMPENSATE)}

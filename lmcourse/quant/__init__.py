@@ -2,6 +2,7 @@
 
 rounding.py   fit_grid, quantise, fake_quantise   round to nearest, group by group
 awq.py        search_scale, search_clip, smooth_scale   activation-aware scales
+compensation.py  quantise_compensated             errors of one column taken back in the next
 packing.py    pack_columns, unpack_columns        AWQ's order of eight numbers in an int32
 formats.py    WeightFormat, PLAIN, AwqFormat, Int8Format   how a matrix is stored, on disk and in the engine
 """
@@ -15,6 +16,7 @@ from lmcourse.quant.awq import (
     smooth_scale,
     typical_weight,
 )
+from lmcourse.quant.compensation import quantise_compensated
 from lmcourse.quant.formats import (
     INT8_ROWS,
     PLAIN,
@@ -50,6 +52,7 @@ __all__ = [
     "output_error",
     "pack_columns",
     "quantise",
+    "quantise_compensated",
     "search_clip",
     "search_scale",
     "smooth_scale",

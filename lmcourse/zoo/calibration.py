@@ -23,6 +23,7 @@ __all__ = ["held_out_answers", "main", "make_text"]
 
 _SEED = 424_242
 _DIALOGUES = 1200
+_PADDING = 2
 
 
 def make_text(num_dialogues: int, seed: int = _SEED) -> str:
@@ -33,15 +34,24 @@ def make_text(num_dialogues: int, seed: int = _SEED) -> str:
 def held_out_answers(tokenizer_file: Path, *, samples: int, seqlen: int, seed: int) -> tuple[Tensor, Tensor]:
     """(tokens, judged), both [samples, seqlen]: fresh dialogues, and which of their tokens a model has to produce.
 
-    What users say is random by design, so a model's surprise at it says nothing.
+    A dialogue a row, whole and from its beginning, as the model was trained; longer ones are left out, and padding is
+    not judged. What users say is random by design, so a model's surprise at it says nothing. (Windows cut out of
+    running text judge answers whose questions are cut off: two or three of them then decide the whole figure.)
     """
     import torch
     from tokenizers import Tokenizer
 
-    rows = encode_dialogues(Tokenizer.from_file(str(tokenizer_file)), list(islice(dialogues(seed), samples * 4)))
-    ids = torch.cat([torch.from_numpy(row.astype("int64")) for row, _ in rows])[: samples * seqlen]
-    learned = torch.cat([torch.from_numpy(mask) for _, mask in rows])[: samples * seqlen]
-    return ids.view(samples, seqlen), learned.view(samples, seqlen)
+    tokenizer, stream = Tokenizer.from_file(str(tokenizer_file)), dialogues(seed)
+    tokens = torch.full((samples, seqlen), _PADDING, dtype=torch.int64)
+    judged = torch.zeros((samples, seqlen), dtype=torch.bool)
+    row = 0
+    while row < samples:
+        for ids, learned in encode_dialogues(tokenizer, list(islice(stream, samples))):
+            if ids.size <= seqlen and row < samples:
+                tokens[row, : ids.size] = torch.from_numpy(ids.astype("int64"))
+                judged[row, : ids.size] = torch.from_numpy(learned)
+                row += 1
+    return tokens, judged
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from lmcourse.quant import (
     fake_quantise,
     fit_grid,
     output_error,
+    quantise,
+    quantise_compensated,
     search_clip,
     search_scale,
     smooth_scale,
@@ -88,3 +90,23 @@ def test_search_scale_where_nothing_helps_changes_nothing():
     found = search_scale([weight], stats, SETTINGS)
     assert found.unscaled_error == 0
     assert (found.scale == 1).all()
+
+
+def test_quantise_compensated_beats_rounding_where_inputs_go_together():
+    x = torch.randn(500, 8) @ torch.randn(8, 64) + 0.1 * torch.randn(500, 64)  # eight causes behind 64 channels
+    second_moment, weight = x.t() @ x / len(x), torch.randn(40, 64)
+    grid = fit_grid(weight, SETTINGS)
+    levels = quantise_compensated(weight, grid, SETTINGS, second_moment)
+    assert int(levels.max()) <= SETTINGS.largest
+    back = ((levels.view(40, 2, 32) - grid.zero[..., None]) * grid.scale[..., None]).view_as(weight)
+    plain = fake_quantise(weight, grid, SETTINGS)
+    assert mean_output_error(x, weight, back) < 0.3 * mean_output_error(x, weight, plain)
+
+
+def test_quantise_compensated_of_inputs_apart_is_rounding():
+    weight = torch.randn(12, 64)
+    grid = fit_grid(weight, SETTINGS)
+    for moment in (torch.eye(64), torch.zeros(64, 64)):
+        assert torch.equal(
+            quantise_compensated(weight, grid, SETTINGS, moment), quantise(weight, grid, SETTINGS).to(torch.uint8)
+        )
