@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lmcourse.bench import read_peers
-from lmcourse.teach import recorded, recorded_decode, recorded_kv_accuracy
+from lmcourse.teach import recorded, recorded_decode, recorded_kv_accuracy, recorded_w4_accuracy
 
 LINE = {
     "model": "dummy:internlm2-1_8b", "weight_format": "hf", "dtype": "float16", "settings": {"quant_policy": 8},
@@ -46,7 +46,7 @@ def test_recorded_decode_knows_a_model_in_4_bits_by_its_name(monkeypatch, tmp_pa
 
 @pytest.mark.parametrize(
     ("show", "file"),
-    [(recorded_kv_accuracy, "kv_accuracy_cpu.json")],
+    [(recorded_kv_accuracy, "kv_accuracy_cpu.json"), (recorded_w4_accuracy, "w4_accuracy_cpu.json")],
 )
 def test_recorded_accuracy_holds_every_task_and_column(show, file) -> None:
     told, result = show().splitlines(), json.loads((recorded._BENCHMARKS / file).read_text("utf-8"))
