@@ -12,8 +12,8 @@
 
 What is left: whoever copies a right answer has a right answer (equal texts are noted); a kernel without namespaces and
 Landlock (macOS, say) has the limits and the audit hook only, and the overview says which walls stood. Grade as a normal
-user: for root the kernel does not count processes (they still end with the child), and without bubblewrap root may change
-the modes of files, never their contents.
+user: for root the kernel does not count processes (they still end with the child), and without bubblewrap root may
+change the modes of files, never their contents.
 
 submission  a zip → cells, evidence, progress      child      a process to ask, with deadlines
 judge       an answer → a verdict                  gradebook  a folder → all verdicts
