@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,10 @@ def parse(*words: str) -> argparse.Namespace:
     return parser.parse_args(["homework", *words])
 
 
-def test_list_shows_every_exercise(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_every_exercise(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMCOURSE_HOMEWORK", str(tmp_path))
     assert homework.run(parse("list")) == 0
     table, _, standing = capsys.readouterr().out.partition("\n\n")
     assert "resume here" in standing
