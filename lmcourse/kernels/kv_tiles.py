@@ -197,12 +197,16 @@ def in_window(distance, m_seen, WINDOW: tl.constexpr):
 
 @jit
 def begin_softmax(TILE_M: tl.constexpr, TILE_W: tl.constexpr, PARTS: tl.constexpr):
-    """(peak, total, shift, sums) of TILE_M queries that have seen nothing."""
+    """(peak, total, shift, sums) of TILE_M queries that have seen nothing.
+
+    The peak is below any score and far above that of an unseen one (`_bend`): a query from which a window hides its
+    first tiles gives them no weight, however the multiplication of such a score is rounded.
+    """
     nothing = tl.zeros((TILE_M,), dtype=tl.float32)
     sums = ()
     for _ in tl.static_range(PARTS):
         sums = sums + (tl.zeros((TILE_M, TILE_W), dtype=tl.float32),)
-    return nothing + float("-inf"), nothing, nothing, sums
+    return nothing - 1.0e20, nothing, nothing, sums
 
 
 @jit
