@@ -124,11 +124,9 @@ def _prefill_kernel(
 
 def plan_prefill(q: Tensor, longest: int, parts: int) -> tuple[int, int, int, bool]:
     """(TILE_M, warps, stages, whether by tensor descriptors) for runs of up to `longest` new tokens."""
-    # only warpgroup instructions (sm_90, sm_100) keep sums of 128 queries without spilling registers
+    # one warpgroup (sm_90, sm_100) a program: while one waits for its scores, another multiplies
     if lang.capability(q.device)[0] in (9, 10) and q.element_size() == 2 and longest > 64:
-        if parts == 1:
-            return 64, 4, 5, True
-        return (64 if parts == 4 else 128), 8, 5, False
+        return 64, 4, 5, parts == 1
     return min(64, max(16, next_power(longest))), 8 if longest > 32 else 4, 3, False
 
 
