@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +29,6 @@ from lmcourse.serve.listening import local_url
 
 __all__ = ["Server", "bind", "running"]
 
-_TURN_SECONDS = 0.0002
 _AFTER_GRACE_SECONDS = 5  # for what was returned to be sent
 
 
@@ -89,8 +87,7 @@ class Server(uvicorn.Server):
     async def listen(self, on_started: Callable[[], None] = lambda: None) -> None:
         """Serve until it is told to stop; on_started is called when it answers and a signal ends it in good order."""
         self._on_started = on_started
-        with _short_turns():
-            await self.serve(sockets=[self._listener])
+        await self.serve(sockets=[self._listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's own."""
@@ -110,17 +107,6 @@ class Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
-
-
-@contextmanager
-def _short_turns() -> Iterator[None]:
-    """A thread that waits for the interpreter gets it after 0.2 ms, not 5: the steps of a GPU take less than that."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 @contextmanager
