@@ -205,6 +205,9 @@ except LmcourseError as error:
 #
 # `pipeline` finds the folder, reads the weights, starts the engine. Calling the pipeline sends text in and gets a
 # `Response` out. **Predict:** what does a model with fewer than seven million parameters say to `hello`?
+#
+# *Where it runs:* here; only if your class has a GPU server (`LMCOURSE_SERVER`), a pipeline asked for by name, as here, is
+# answered there. All other cells of the course run on this machine.
 
 # %%
 from lmcourse import pipeline

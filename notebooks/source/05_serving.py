@@ -180,10 +180,10 @@ openai.close()
 # is computed is the only difference. **Predict:** do pipeline and client give the same text to the last character?
 
 # %%
-from lmcourse import pipeline
+from lmcourse import model_path, pipeline
 
 prompts = ["hello", "上海是", "What is the KV cache?", "What is 12 * 12?"]
-with pipeline("tiny-chat") as pipe, server.client() as client:
+with pipeline(model_path("tiny-chat")) as pipe, server.client() as client:
     here = [response.text for response in pipe(prompts)]
     there = [response.text for response in client(prompts)]
     session = client.chat("hello")
@@ -317,7 +317,8 @@ print("\n".join(line for line in heard[0].splitlines() if line.startswith(("GET"
 #
 # ## 10 · The engine inside your own program
 #
-# Often no server is needed. `pipeline.py` of the classroom, with our import:
+# Often no server is needed. `pipeline.py` of the classroom, with our import. (Where your class has a GPU server and this
+# machine no GPU, `LMCOURSE_SERVER` sends exactly this cell there, and no other.)
 
 # %%
 with pipeline("tiny-chat") as pipe:

@@ -64,7 +64,8 @@ assert script_one > 0
 print("questions asked:", len(history))
 
 # %% [markdown] lang="en"
-# Eleven questions for ten answers: keep that in mind. Now `benchmark_lmdeploy.py`.
+# Eleven questions for ten answers: keep that in mind. Now `benchmark_lmdeploy.py`. (With `LMCOURSE_SERVER` set it would time
+# your class's server and the network; everything after section 5 runs on this machine anyway.)
 
 # %% tags=["measured"]
 from lmcourse import pipeline
