@@ -200,7 +200,8 @@ except LmcourseError as error:
 # %% [markdown] lang="en"
 # Every error in this course has that shape: what happened, what was expected, what came, where, and what to do next.
 # Read them; they were written for you.
-#
+
+# %% [markdown] lang="en"
 # ## 7 · First words
 #
 # `pipeline` finds the folder, reads the weights, starts the engine. Calling the pipeline sends text in and gets a

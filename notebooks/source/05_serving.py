@@ -314,7 +314,8 @@ print("\n".join(line for line in heard[0].splitlines() if line.startswith(("GET"
 # Plain HTTP shows everything: the key, and with it every prompt. So a port that leaves the machine needs **encryption**:
 # `--ssl` with a certificate, an ssh tunnel, or a proxy that speaks https. And a key limits nobody's appetite: that is what
 # the queue's limit (`--max-queue`, answered with 429) is for.
-#
+
+# %% [markdown] lang="en"
 # ## 10 · The engine inside your own program
 #
 # Often no server is needed. `pipeline.py` of the classroom, with our import. (Where your class has a GPU server and this

@@ -254,8 +254,30 @@ evidence
 #
 # ## 8 · Advanced 4: a model that sees
 #
-# LLaVA behind a web page, as in lesson 6. In the classroom's `gradio_llava.py` one line more notes what passes:
-# `pipe = homework.watch("llava-gradio", pipe)`. Show it a picture, and ask.
+# LLaVA behind a web page. The classroom installed it with `pip install git+https://github.com/haotian-liu/LLaVA.git@…`; here the
+# tower is part of `lmcourse`. In your own `gradio_llava.py` one line more notes what passes:
+# `pipe = homework.watch("llava-gradio", pipe)`.
+#
+# Open the page, upload `~/shapes.png` (drawn here, since tiny-llava knows shapes and no photographs), and ask. **Predict**
+# what it will say.
+
+# %% tags=["measured"]
+from lmcourse import model_path
+from lmcourse.serve.background import show_pictures_in_background
+from PIL import Image, ImageDraw
+
+picture = Image.new("RGB", (256, 256), "white")
+ImageDraw.Draw(picture).ellipse((60, 60, 190, 190), fill="red")
+picture.save(Path.home() / "shapes.png")
+seeing = pipeline(model_path("tiny-llava"), backend_config=TurbomindEngineConfig(cache_max_entry_count=0.4))
+picture_page = show_pictures_in_background(homework.watch("llava-gradio", seeing))
+display(picture_page)
+
+# %% tags=["check"]
+print(picture_page)
+
+# %% [markdown] lang="en"
+# And when you have asked:
 
 # %%
 homework.read_evidence("llava-gradio")

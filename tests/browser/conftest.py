@@ -107,3 +107,10 @@ def page():  # type: ignore[no-untyped-def]
         browser = playwright.chromium.launch(executable_path=browser_path, args=list(QUIET))
         yield browser.new_page(viewport={"width": 1400, "height": 1000})
         browser.close()
+
+
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where screenshots go."""
+    chosen: Path | None = request.config.getoption("screenshots_to")
+    return chosen or tmp_path

@@ -21,13 +21,6 @@ SLIDERS = {"01_environment": 0, "02_hf_vs_turbomind": 0, "03_kv_cache": 6}
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Where screenshots go."""
-    chosen: Path | None = request.config.getoption("screenshots_to")
-    return chosen or tmp_path
-
-
 @pytest.mark.parametrize("name", LESSONS)
 def test_lesson_runs_and_moves_in_jupyterlab(lab, page, pictures: Path, name: str) -> None:
     hosts: set[str | None] = set()

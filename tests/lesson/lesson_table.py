@@ -185,6 +185,28 @@ BENCHMARK = (
     Row("benchmark", "python benchmark_lmdeploy.py", says=WORDS_PER_SECOND),
 )
 
+LLAVA_FOLDER = "/share/new_models/liuhaotian/llava-v1.6-vicuna-7b"
+TIGER = "https://raw.githubusercontent.com/open-mmlab/mmdeploy/main/tests/data/tiger.jpeg"
+VISION = (
+    explained(
+        "llava",
+        "pip install git+https://github.com/haotian-liu/LLaVA.git@4e2277a060da264c4f21b364c867cc622c945874",
+        "09",
+        r"pip install git\+https://github\.com/haotian-liu/LLaVA\.git",
+        "the tower is part of lmcourse",
+    ),
+    Row("llava", "touch ~/pipeline_llava.py"),
+    Row("llava", "python ~/pipeline_llava.py", says=r"(?s)^Response\(text='?.{8,}finish_reason='stop'"),
+    Row("llava", "touch ~/gradio_llava.py"),
+    Row(
+        "llava",
+        "python ~/gradio_llava.py",
+        "changed",
+        why="gradio 6 refuses pairs in a Chatbot: what the function returns becomes two messages",
+    ),
+    explained("llava", TUNNEL.format(port=7860), "05", r"7860 \|", REMOTE),
+)
+
 HOMEWORK = (
     Row(
         "homework 1",
@@ -198,4 +220,4 @@ HOMEWORK = (
     Row("homework 3", "python ~/pipeline_kv_4bit.py", says=TWO_RESPONSES),  # pipeline_kv.py as homework 3 fills it
 )
 
-ROWS = (*ENVIRONMENT, *MODELS, *CHAT, *QUANTISATION, *SERVING, *BENCHMARK, *HOMEWORK)
+ROWS = (*ENVIRONMENT, *MODELS, *CHAT, *QUANTISATION, *SERVING, *VISION, *BENCHMARK, *HOMEWORK)

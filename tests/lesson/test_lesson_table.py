@@ -7,12 +7,15 @@ to the bundled model, as `lmcourse doctor --link-model` would make it.
 from __future__ import annotations
 
 import contextlib
+import http.server
+import io
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,7 +29,7 @@ from lmcourse.authoring import Project
 from lmcourse.bundled import model_path
 
 sys.path.append(str(Path(__file__).parent))
-from lesson_table import AUTO_AWQ, FOUR_BIT, ROWS, Row
+from lesson_table import AUTO_AWQ, FOUR_BIT, LLAVA_FOLDER, ROWS, TIGER, Row
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 IDS = [f"{row.part}: {row.lesson[:60]}" for row in ROWS]
@@ -46,8 +49,35 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = home / "share" / "new_models" / "Shanghai_AI_Laboratory"
     shutil.copytree(model_path("tiny-chat"), shared / "internlm2-chat-1_8b")
     (home / "internlm2-chat-1_8b").symlink_to(shared / "internlm2-chat-1_8b", target_is_directory=True)
-    shutil.copytree(HERE / "scripts", home, dirs_exist_ok=True)
+    for script in (HERE / "scripts").glob("*.py"):
+        (home / script.name).write_text(script.read_text().replace(LLAVA_FOLDER, "tiny-llava"))
     return home
+
+
+@pytest.fixture(scope="module")
+def tiger() -> Iterator[str]:
+    """Address of a picture on this machine, in place of the one that the lesson fetches."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (300, 200), "white")
+    ImageDraw.Draw(picture).ellipse((90, 40, 210, 160), fill="orange")
+    packed = io.BytesIO()
+    picture.save(packed, "JPEG")
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "image/jpeg")
+            self.end_headers()
+            self.wfile.write(packed.getvalue())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/tiger.jpeg"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -186,17 +216,49 @@ def test_command_runs(row: Row, type_in, capsys: pytest.CaptureFixture[str], hom
     assert re.search(row.says, capsys.readouterr().out)
 
 
+# Asks the page's function in place of a visitor, whom `launch` would wait for.
+VISITOR = """
+import runpy, sys
+import gradio
+from PIL import Image
+
+try:
+    gradio.Chatbot().postprocess([("describe this image", "what the lesson returned")])
+except gradio.Error as error:
+    print("refused:", error)
+gradio.Interface.launch = lambda self: None
+made = runpy.run_path(sys.argv[1])
+for image in (None, Image.new("RGB", (64, 64), "white")):
+    shown = gradio.Chatbot().postprocess(made["model"](image, "describe this image")).root
+    print([message.role for message in shown], shown[1].content[0].text)
+"""
+
+
+def test_the_llava_page_needs_its_change_and_works_with_it(home: Path, in_home: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", VISITOR, str(home / "gradio_llava.py")], env=in_home, capture_output=True, text=True,
+        timeout=120, check=True,
+    )  # fmt: skip
+    refused, without, seen = done.stdout.strip().splitlines()[-3:]
+    assert "incompatible with messages format" in refused
+    assert without == "['user', 'assistant'] 请上传一张图片。"
+    assert re.fullmatch(r"\['user', 'assistant'\] \S.{8,}", seen)
+
+
 SHELL = [row for row in RUN if not row.is_lmdeploy]
 
 
 @pytest.mark.parametrize("row", SHELL, ids=ids(SHELL))
 @pytest.mark.usefixtures("four_bit")
-def test_script_or_shell_command_runs(row: Row, home: Path, in_home: dict[str, str]) -> None:
+def test_script_or_shell_command_runs(row: Row, home: Path, in_home: dict[str, str], tiger: str) -> None:
+    script = home / "pipeline_llava.py"
+    script.write_text(script.read_text().replace(TIGER, tiger))
     if row.lesson.startswith("ln -s"):
         (home / "internlm2-chat-1_8b").unlink()  # the lesson's own command puts it there again
     if row.lesson.startswith("mv"):
         (home / "internlm2-chat-1.8b").mkdir()  # as git clone would have left it
-    environment = {**in_home, "PYTHONWARNINGS": "error"}
+    # LLaVA's script asks for more session than tiny-llava was trained for, which is a warning by design
+    environment = {**in_home, "PYTHONWARNINGS": "default" if row.part == "llava" else "error"}
     done = subprocess.run(
         ["bash", "-c", row.lesson], cwd=home, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
