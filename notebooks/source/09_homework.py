@@ -250,16 +250,14 @@ print("blocks: the engine made", stats.num_blocks, "· you said", mine and mine[
 evidence
 
 # %% [markdown] lang="en"
-# (On a processor the engine sees a device of 1 GiB, hence the `2**30`; on a GPU put in what was free before the weights.)
+# (On a processor the device has 1 GiB: `2**30`. On a GPU put in what was free before the weights.)
 #
 # ## 8 · Advanced 4: a model that sees
 #
-# LLaVA behind a web page. The classroom installed it with `pip install git+https://github.com/haotian-liu/LLaVA.git@…`; here the
-# tower is part of `lmcourse`. In your own `gradio_llava.py` one line more notes what passes:
-# `pipe = homework.watch("llava-gradio", pipe)`.
+# LLaVA behind a web page. The classroom had to `pip install git+https://github.com/haotian-liu/LLaVA.git@…`; here it is built in.
+# In `gradio_llava.py` one line notes it: `pipe = homework.watch("llava-gradio", pipe)`.
 #
-# Open the page, upload `~/shapes.png` (drawn here, since tiny-llava knows shapes and no photographs), and ask. **Predict**
-# what it will say.
+# Open the page, upload `~/shapes.png` (tiny-llava knows shapes, not photographs), and ask.
 
 # %% tags=["measured"]
 from lmcourse import model_path
