@@ -18,6 +18,8 @@ of down, of 1.1 GB that the layer holds: 33 µs at 4.2 TB/s. For many tokens eve
 
 Numerics: products in float32, activations rounded to the model's dtype, slots added in float32.
 
+Measured (benchmarks/experts_h200, H200): whole steps of one token, 6 layers of Qwen1.5-MoE, 2,336 a second, 3.89 TB/s.
+
 Lesson: 8 (a mixture of experts)
 """
 

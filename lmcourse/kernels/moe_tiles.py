@@ -14,6 +14,8 @@ many start as the worst spread needs, and those whose tile has no expert end at 
 
 Numerics: products in float32, activations rounded to the model's dtype; parts are float32 up to 64 tokens.
 
+Measured (benchmarks/experts_h200, H200): 64 tokens, 3 layers of Mixtral 8x7B: 26,839 tokens a second, 3.81 TB/s.
+
 Lesson: 8 (a mixture of experts)
 """
 
