@@ -31,6 +31,7 @@ from lmcourse.kernels.kv_tiles import (
     attend,
     attend_block,
     begin_softmax,
+    fit_stages,
     in_window,
     load_queries,
     load_scales,
@@ -230,6 +231,7 @@ def decode_attention(
     constants = tile_constants(kv)
     splits = plan_splits(num_requests, kv.num_kv_heads, block_tables.shape[1], constants["PARTS"])
     warps, stages = plan_decode(splits, constants["PARTS"], num_requests * kv.num_kv_heads * splits)
+    stages = fit_stages(kv, stages, 16 * head_dim * q.element_size())
     cells = (num_requests, num_heads, splits) if splits > 1 else (0, 0, 0)
     sums, peaks, totals = (
         torch.empty((*cells, *rest), dtype=torch.float32, device=q.device) for rest in ((head_dim,), (), ())

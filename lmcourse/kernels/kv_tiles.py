@@ -29,6 +29,7 @@ __all__ = [
     "attend",
     "attend_block",
     "begin_softmax",
+    "fit_stages",
     "in_window",
     "load_block",
     "load_queries",
@@ -112,19 +113,22 @@ def load_queries(row_pointers, m_rows, w, HEAD_DIM: tl.constexpr, PARTS: tl.cons
 
 @jit
 def _bend(scores, m_scores, slopes, distance):
-    """Scores less what distance costs them; unseen ones finite, since a window may hide a whole tile from a query."""
+    """Scores less what distance costs them, -inf where m_scores is not."""
     if slopes is not None:
         scores -= slopes[:, None] * distance.to(tl.float32)
     if m_scores is not None:
-        scores = tl.where(m_scores, scores, -1.0e30)
+        scores = tl.where(m_scores, scores, float("-inf"))
     return scores
 
 
 @jit
-def attend(q, q_total, tile, m_scores, running, scale_log2e, slopes=None, distance=None):
+def attend(
+    q, q_total, tile, m_scores, running, scale_log2e, slopes=None, distance=None, HIDES=None
+):  # fmt: skip
     """One more tile (of `load_block`) in a running softmax (peak, total, shift, sums).
 
-    slopes [queries]: a score, not yet scaled, loses slope · distance [queries, keys]; None: nothing.
+    slopes [queries]: a score, not yet scaled, loses slope · distance [queries, keys]; None: nothing. HIDES (if at all):
+    m_scores may hide the whole tile, and all before it, from a query, whose peak is then still -inf.
     """
     b_keys, b_values, key_scales, value_scales = tile
     peak, total, shift, sums = running
@@ -140,8 +144,11 @@ def attend(q, q_total, tile, m_scores, running, scale_log2e, slopes=None, distan
         scores += q_total[:, None] * key_scales[1][None, :]
     scores = _bend(scores, m_scores, slopes, distance)
     higher = tl.maximum(peak, tl.max(scores, axis=1) * scale_log2e)
-    weights = tl.math.exp2(scores * scale_log2e - higher[:, None])
-    rescale = tl.math.exp2(peak - higher)
+    anchor = higher
+    if HIDES is not None:  # -inf - -inf is no number
+        anchor = tl.where(higher == float("-inf"), 0.0, higher)
+    weights = tl.math.exp2(scores * scale_log2e - anchor[:, None])
+    rescale = tl.math.exp2(peak - anchor)
     total = total * rescale + tl.sum(weights, axis=1)
     if len(value_scales) > 1:
         shift = shift * rescale + tl.sum(weights * (value_scales[1] * 64)[None, :], axis=1)
@@ -171,7 +178,7 @@ def attend_block(
         m_scores = in_window(distance, at[None, :] <= positions[:, None], WINDOW)
     else:
         m_scores = in_window(distance, None, WINDOW)
-    return attend(q, q_total, tile, m_scores, running, scale_log2e, slopes, distance)
+    return attend(q, q_total, tile, m_scores, running, scale_log2e, slopes, distance, HIDES=WINDOW if WINDOW else None)
 
 
 @jit
@@ -243,6 +250,14 @@ def tile_descriptors(kv: AnyKV) -> tuple[Any, Any]:
     tile = [kv.tokens_per_block, words]
     described = [TensorDescriptor(pool, [pool.numel() // words, words], [words, 1], tile) for pool in (keys, values)]
     return described[0], described[1]
+
+
+def fit_stages(kv: AnyKV, stages: int, q_bytes: int) -> int:
+    """As many of the stages as shared memory has room for, beside a tile of queries: heads of 256 features need it."""
+    keys, *_ = tile_pointers(kv)
+    tile_bytes = 2 * kv.tokens_per_block * keys.shape[3] * keys.element_size()  # of keys and of values
+    room = lang.shared_kib(keys.device) * 1024 - q_bytes - 2**14
+    return min(stages, 1 + max(1, room // tile_bytes))
 
 
 def tile_constants(kv: AnyKV) -> dict[str, Any]:

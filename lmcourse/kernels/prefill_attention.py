@@ -25,6 +25,7 @@ from lmcourse.kernels import lang
 from lmcourse.kernels.kv_tiles import (
     attend_block,
     begin_softmax,
+    fit_stages,
     load_queries,
     load_slopes,
     store_outputs,
@@ -139,6 +140,7 @@ def prefill_attention(
     longest = max(stop - start for start, stop in zip(starts[first:-1], starts[first + 1 :], strict=True))
     constants = tile_constants(kv)
     tile_m, warps, stages, mapped = plan_prefill(q, longest, constants["PARTS"])
+    stages = fit_stages(kv, stages, tile_m * kv.head_dim * q.element_size())
     maps = tile_descriptors(kv) if mapped else (None, None)
     _prefill_kernel[(num_heads, triton.cdiv(longest, tile_m), batch.num_requests - first)](
         q, *tile_pointers(kv), *maps, batch.block_tables, batch.positions, batch.device_starts, out, reach.slopes,
