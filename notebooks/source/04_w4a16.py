@@ -207,7 +207,7 @@ drawing = line_chart(
     y_label="output error, plain rounding = 1",
     title="Search for the scale",
 )
-drawing.figure
+drawing
 
 # %% [markdown] lang="en"
 # The library's search divides by the typical weight as well, and tries all matrices that share an input together, since
@@ -391,7 +391,7 @@ json.loads((folders["search"] / "config.json").read_text())["quantization_config
 # %%
 from lmcourse import TurbomindEngineConfig, pipeline
 
-with pipeline(str(folders["search"]), backend_config=TurbomindEngineConfig(model_format="awq")) as pipe:
+with pipeline(folders["search"], backend_config=TurbomindEngineConfig(model_format="awq")) as pipe:
     for question in ("hello", "What is the capital of France?"):
         print(pipe(question).text)
 
@@ -418,7 +418,7 @@ for name in ("rtn", "search"):
     surprise = {bits: perplexity(path, unseen, judged, device="cpu") for bits, path in made.items()}
     lost[name] = {bits: 1000 * math.log(value / exact) for bits, value in surprise.items()}
     print(f"{name:>6}: perplexity {exact:.4f} becomes {surprise[4]:.4f} with 4 bits, {surprise[3]:.4f} with 3")
-line_chart(lost, x_label="bits", y_label="nats per 1,000 tokens", title="What is lost, tiny-chat").figure
+line_chart(lost, x_label="bits", y_label="nats per 1,000 tokens", title="What is lost, tiny-chat")
 
 # %% tags=["check"]
 assert lost["search"][3] < lost["rtn"][3]
@@ -446,7 +446,7 @@ print(recorded_w4_accuracy())
 import time
 
 for path in (folder, folders["search"]):
-    with pipeline(str(path)) as pipe:
+    with pipeline(path) as pipe:
         pipe("hello", max_new_tokens=4)
         started = time.perf_counter()
         made = pipe("Tell me a story.", max_new_tokens=48, ignore_eos=True).generate_token_len
