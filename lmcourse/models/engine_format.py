@@ -41,7 +41,7 @@ _KINDS: dict[str, tuple[type, ...]] = {  # what JSON gives for each annotation i
     "RotarySpec": (dict,),
     "ExpertSpec | None": (dict, type(None)),
 }
-_FORMAT, _VERSION = "lmcourse-turbomind", 1
+_FORMAT, _VERSION = "lmcourse-turbomind", 2  # 2: words of 4-bit weights in the order of the tensor cores
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,7 @@ def test_convert_bad_sources_are_named(source, tmp_path):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("version",), 2),
+        (("version",), 1),
         (("format",), "other"),
         (("spec", "hidden"), "48"),
         (("spec", "num_layers"), -1),
