@@ -94,7 +94,7 @@ class TurbomindEngineConfig:
     quant_policy: int = 0  # KV cache: 0 as computed, 8 int8, 4 int4 (LMDeploy 0.3.0 said 4 and meant a calibrated int8)
     enable_prefix_caching: bool = False
     rope_scaling_factor: float = 0.0  # > 0: dynamic NTK with this factor; 0: as the model says
-    use_logn_attn: bool = False
+    use_logn_attn: bool = False  # queries beyond the trained context grow with log(position), whatever the model says
     max_prefill_token_num: int = 8192  # most tokens computed in one step; longer prompts run in chunks
     cuda_graphs: bool = True  # replay a recorded decode step instead of launching its kernels; CPU: no effect
     overlap: bool | None = None  # launch a step while the one before still runs; None: on CUDA, off on CPU

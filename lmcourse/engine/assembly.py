@@ -16,7 +16,7 @@ from lmcourse.engine.features import Encoder
 from lmcourse.engine.graphs import choose_recorder
 from lmcourse.engine.kv_cache import make_kv_cache
 from lmcourse.engine.runner import ModelRunner, count_weight_bytes
-from lmcourse.engine.settings import choose_session_len, scale_rotary
+from lmcourse.engine.settings import choose_session_len, scale_queries, scale_rotary
 
 if TYPE_CHECKING:
     from lmcourse.models import Decoder
@@ -35,7 +35,7 @@ class Machine(NamedTuple):
 
 def assemble(decoder: Decoder, config: TurbomindEngineConfig, encoder: Encoder | None = None) -> Machine:
     """Takes decoder and encoder over, and the memory of the KV cache."""
-    spec = scale_rotary(decoder.spec, config.rope_scaling_factor)
+    spec = scale_queries(scale_rotary(decoder.spec, config.rope_scaling_factor), asked=config.use_logn_attn)
     if spec != decoder.spec:
         decoder.respecify(spec)
     weight_bytes = count_weight_bytes(decoder, encoder)

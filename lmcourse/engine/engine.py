@@ -37,7 +37,7 @@ from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
 from lmcourse.engine.runner import StepRunner, name_weight_format
 from lmcourse.engine.sampling import TokenMask
 from lmcourse.engine.scheduler import Scheduler
-from lmcourse.engine.settings import check_alone, check_supported, choose_device, choose_dtype
+from lmcourse.engine.settings import check_alone, choose_device, choose_dtype
 from lmcourse.engine.stats import EngineStats
 from lmcourse.engine.steps import Steps
 from lmcourse.errors import EngineClosedError, PromptError
@@ -66,7 +66,6 @@ class Engine:
         """The engine takes all of them over. No tokenizer: answers have no text; no encoder: no pictures; no crew: the
         decoder is the whole model."""
         config = config or TurbomindEngineConfig()
-        check_supported(config)
         machine = assemble(decoder, config, encoder)
         self.config, self.spec, self.tokenizer = config, decoder.spec, tokenizer
         self._weight_bytes, self.session_len = machine.weight_bytes, machine.session_len
@@ -104,7 +103,6 @@ class Engine:
         from lmcourse.vision import load_encoder
 
         config = config or TurbomindEngineConfig()
-        check_supported(config)
         path = Path(folder).expanduser()
         place = choose_device(device)
         dtype = choose_dtype(config, load_spec(path).dtype, place)

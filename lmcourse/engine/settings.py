@@ -1,7 +1,6 @@
-"""What a TurbomindEngineConfig means on this machine: device, dtype, rotary scaling, and what is not there yet.
+"""What a TurbomindEngineConfig means on this machine: device, dtype, how positions act, how long a session may be.
 
-The idea: a setting that is accepted has an effect. One that belongs to a later part of the course is refused by name
-instead of being ignored.
+The idea: a setting that is accepted has an effect.
 
 Lesson: 2 (passing engine parameters)
 """
@@ -17,24 +16,7 @@ from lmcourse.config import TurbomindEngineConfig
 from lmcourse.errors import ConfigError, MachineError
 from lmcourse.spec import ModelSpec
 
-__all__ = ["check_alone", "check_supported", "choose_device", "choose_dtype", "choose_session_len", "scale_rotary"]
-
-
-def check_supported(config: TurbomindEngineConfig) -> None:
-    """ConfigError for settings whose machinery a later part brings."""
-    later = (
-        ("use_logn_attn", not config.use_logn_attn, False, "it comes with Part 7, for the models trained with it"),
-    )
-    for name, supported, expected, when in later:
-        if not supported:
-            got = getattr(config, name)
-            raise ConfigError(
-                f"this engine has no {name}={got!r} yet: {when}",
-                expected=f"{name}={expected!r}",
-                got=got,
-                where=name,
-                next_step=f"leave {name} out",
-            )
+__all__ = ["check_alone", "choose_device", "choose_dtype", "choose_session_len", "scale_queries", "scale_rotary"]
 
 
 def check_alone(config: TurbomindEngineConfig, *, sees: bool) -> None:
@@ -75,6 +57,13 @@ def scale_rotary(spec: ModelSpec, factor: float) -> ModelSpec:
         return spec
     rotary = dataclasses.replace(spec.rotary, scaling="dynamic", factor=factor, trained_context=spec.max_context)
     return dataclasses.replace(spec, rotary=rotary)
+
+
+def scale_queries(spec: ModelSpec, *, asked: bool) -> ModelSpec:
+    """The spec with queries that grow with the logarithm of their position, beyond the context the model states."""
+    if not asked or spec.logn_context is not None:
+        return spec
+    return dataclasses.replace(spec, logn_context=spec.max_context)
 
 
 def choose_session_len(asked: int | None, spec: ModelSpec, *, cache_tokens: int) -> int:

@@ -6,26 +6,14 @@ import warnings
 
 import pytest
 import torch
-from engine_fakes import MirrorDecoder, make_engine, mirror_spec, random_decoder
+from engine_fakes import make_engine, mirror_spec, random_decoder
 
 from lmcourse.config import TurbomindEngineConfig
-from lmcourse.engine.settings import choose_device, choose_dtype, choose_session_len, scale_rotary
-from lmcourse.errors import ConfigError, MachineError
+from lmcourse.engine.settings import choose_device, choose_dtype, choose_session_len, scale_queries, scale_rotary
+from lmcourse.errors import MachineError
 from lmcourse.spec import RotarySpec
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "where"),
-    [
-        ("use_logn_attn", True, "Part 7"),
-    ],
-)
-def test_engine_refuses_what_a_later_part_brings(setting: str, value: object, where: str) -> None:
-    with pytest.raises(ConfigError, match=where) as caught:
-        make_engine(MirrorDecoder(), **{setting: value})
-    assert caught.value.where == setting
 
 
 def test_choose_dtype_auto_on_cpu_is_float32() -> None:
@@ -78,6 +66,20 @@ def test_scale_rotary_sets_dynamic_ntk() -> None:
     assert scale_rotary(spec, 0.0) is spec
     rotary = scale_rotary(spec, 2.5).rotary
     assert (rotary.scaling, rotary.factor, rotary.trained_context) == ("dynamic", 2.5, 100)
+
+
+def test_scale_queries_where_asked_and_not_stated() -> None:
+    spec = mirror_spec(max_context=100)
+    assert scale_queries(spec, asked=False) is spec
+    scaled = scale_queries(spec, asked=True)
+    assert scaled.logn_context == 100
+    assert scale_queries(scaled, asked=True) is scaled
+
+
+def test_engine_gives_the_decoder_logn_attention() -> None:
+    decoder = random_decoder(0)
+    make_engine(decoder, use_logn_attn=True)
+    assert decoder.rotary.logn_context == decoder.spec.max_context
 
 
 def test_engine_gives_the_decoder_its_scaled_rotary() -> None:
