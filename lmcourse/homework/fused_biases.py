@@ -60,6 +60,14 @@ def _make_case(rng: random.Random, layer: int, heads: tuple[int, int], *, has_bi
     return Case(shown, partial(_copied, tensors, prefix), _fuse(tensors, prefix))
 
 
+def _file_parts(rng: random.Random) -> list[str]:
+    """A file has no order to rely on, and none here in which q, k, v come as a known mistake has them."""
+    while True:
+        parts = rng.sample("qkvo", 4)
+        if "".join(part for part in parts if part != "o") not in ("qkv", "kqv", "qvk"):
+            return parts
+
+
 def _copied(tensors: Tensors, prefix: str) -> tuple[Tensors, str]:
     return {name: tensor.clone() for name, tensor in tensors.items()}, prefix
 
