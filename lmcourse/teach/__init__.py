@@ -34,7 +34,13 @@ from lmcourse.teach.live_bytes import LiveBytes, measure_intermediate_bytes
 from lmcourse.teach.memory_bar import memory_bar
 from lmcourse.teach.quantization import explore_rounding, packing_picture, round_at
 from lmcourse.teach.read_pattern import read_pattern
-from lmcourse.teach.recorded import RecordedTable, recorded_decode, recorded_kv_accuracy, recorded_w4_accuracy
+from lmcourse.teach.recorded import (
+    RecordedTable,
+    recorded_decode,
+    recorded_kv_accuracy,
+    recorded_queue,
+    recorded_w4_accuracy,
+)
 from lmcourse.teach.recording import Recording, record_run
 from lmcourse.teach.report_card import ReportCard
 from lmcourse.teach.roofline import attainable, roofline
@@ -75,6 +81,7 @@ __all__ = [
     "record_run",
     "recorded_decode",
     "recorded_kv_accuracy",
+    "recorded_queue",
     "recorded_w4_accuracy",
     "roofline",
     "round_at",

@@ -18,7 +18,7 @@ from typing import Any
 import lmcourse
 from lmcourse.bench import read_ledger, read_peers
 
-__all__ = ["RecordedTable", "recorded_decode", "recorded_kv_accuracy", "recorded_w4_accuracy"]
+__all__ = ["RecordedTable", "recorded_decode", "recorded_kv_accuracy", "recorded_queue", "recorded_w4_accuracy"]
 
 _BENCHMARKS = Path(lmcourse.__file__).parents[1] / "benchmarks"
 _LEDGER = _BENCHMARKS / "ledger.jsonl"
@@ -95,6 +95,19 @@ def _accuracy(name: str) -> str:
         lines.append("perplexity".ljust(14) + dialogues + "".join(f"{values[form]:>{width}.4f}" for form in forms))
     machine = result["machine"]
     return "\n".join([*lines, f"{machine['cpu']}, {machine['dtype']}, {machine['date']}"])
+
+
+def recorded_queue() -> str:
+    """Ten large products on a GPU, the clock stopped before and after waiting for them."""
+    path = _BENCHMARKS / "contest_h200.json"
+    if not path.exists():
+        return "nothing was recorded"
+    result = json.loads(path.read_text("utf-8"))
+    times, machine = result["queue_ms"], result["machine"]
+    lines = [
+        f"synchronised: {wait!s:<6} {times[name]:8.2f} ms" for wait, name in ((False, "ordered"), (True, "waited"))
+    ]
+    return "\n".join([*lines, f"recorded on {machine['gpu']}, {machine['date']}"])
 
 
 def _decode_values(values: Mapping[str, float], what: str) -> dict[int, float]:

@@ -158,6 +158,8 @@ print("with waiting it is the whole time: ", done >= 0.3)
 # The same with a real GPU, ten large products:
 
 # %% tags=["gpu"]
+from lmcourse.teach import recorded_queue
+
 if torch.cuda.is_available():
     matrix = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
     for wait in (False, True):
@@ -169,7 +171,7 @@ if torch.cuda.is_available():
             torch.cuda.synchronize()
         print(f"synchronised: {wait!s:<6} {1e3 * (time.perf_counter() - started):8.2f} ms")
 else:
-    print("no CUDA device here: run this cell where there is one")
+    print(recorded_queue())
 
 # %% [markdown] lang="en"
 # Neither script synchronises. They were lucky: turning tokens into text needs them on the processor, and fetching them

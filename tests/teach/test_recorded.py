@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lmcourse.bench import read_peers
-from lmcourse.teach import recorded, recorded_decode, recorded_kv_accuracy, recorded_w4_accuracy
+from lmcourse.teach import recorded, recorded_decode, recorded_kv_accuracy, recorded_queue, recorded_w4_accuracy
 
 LINE = {
     "model": "dummy:internlm2-1_8b", "weight_format": "hf", "dtype": "float16", "settings": {"quant_policy": 8},
@@ -76,3 +76,11 @@ def test_recorded_decode_of_steps_is_another_table(monkeypatch, tmp_path) -> Non
 def test_recorded_decode_of_what_nobody_measured_says_so(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(recorded, "_LEDGER", tmp_path / "none")
     assert repr(recorded_decode("none", settings=("fp16",))) == "nothing was recorded"
+
+
+def test_recorded_queue_tells_both_clocks_and_the_machine(monkeypatch, tmp_path) -> None:
+    assert recorded_queue().endswith("recorded on NVIDIA H200, 2026-11-22")
+    ordered, waited = (float(line.split()[-2]) for line in recorded_queue().splitlines()[:2])
+    assert ordered < waited
+    monkeypatch.setattr(recorded, "_BENCHMARKS", tmp_path)
+    assert recorded_queue() == "nothing was recorded"
