@@ -19,9 +19,11 @@ from lmcourse.homework.online_softmax import ONLINE_SOFTMAX
 from lmcourse.homework.pack_nibbles import PACK_NIBBLES
 from lmcourse.homework.packed_product import PACKED_PRODUCT
 from lmcourse.homework.parameters import PARAMETERS
+from lmcourse.homework.patches import PATCHES
 from lmcourse.homework.scale_search import SCALE_SEARCH
 from lmcourse.homework.serving_times import SERVING_TIMES
 from lmcourse.homework.speedup import SPEEDUP
+from lmcourse.homework.tile_grid import TILE_GRID
 from lmcourse.homework.wqkv import WQKV
 
 __all__ = ["EXERCISES", "find_exercise"]
@@ -40,6 +42,8 @@ EXERCISES: tuple[Exercise, ...] = (
     EVENT_STREAM,
     BATCH_STEPS,
     SERVING_TIMES,
+    PATCHES,
+    TILE_GRID,
     SPEEDUP,
     DECODE_LIMIT,
     EXPERT_CHOICE,
