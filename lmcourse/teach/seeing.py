@@ -46,7 +46,9 @@ def draw_patches(picture: ArrayLike, patch: int) -> Drawing:
     for number, axes in enumerate(right.subplots(down, across, gridspec_kw={"wspace": 0.1, "hspace": 0.1}).flat):
         row, column = divmod(number, across)
         axes.imshow(pixels[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch])
-        axes.axis("off")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_color("lightgrey")
         if column == 0 or number == down * across - 1:
             axes.set_title(str(number), fontsize=6, loc="left", pad=1)
     words = f"{pixels.shape[1]} × {pixels.shape[0]} pixels are cut into {down} rows of {across} patches"
