@@ -122,13 +122,10 @@ def _bend(scores, m_scores, slopes, distance):
 
 
 @jit
-def attend(
-    q, q_total, tile, m_scores, running, scale_log2e, slopes=None, distance=None, HIDES=None
-):  # fmt: skip
+def attend(q, q_total, tile, m_scores, running, scale_log2e, slopes=None, distance=None):
     """One more tile (of `load_block`) in a running softmax (peak, total, shift, sums).
 
-    slopes [queries]: a score, not yet scaled, loses slope · distance [queries, keys]; None: nothing. HIDES (if at all):
-    m_scores may hide the whole tile, and all before it, from a query, whose peak is then still -inf.
+    slopes [queries]: a score, not yet scaled, loses slope · distance [queries, keys]; None: nothing.
     """
     b_keys, b_values, key_scales, value_scales = tile
     peak, total, shift, sums = running
@@ -144,11 +141,8 @@ def attend(
         scores += q_total[:, None] * key_scales[1][None, :]
     scores = _bend(scores, m_scores, slopes, distance)
     higher = tl.maximum(peak, tl.max(scores, axis=1) * scale_log2e)
-    anchor = higher
-    if HIDES is not None:  # -inf - -inf is no number
-        anchor = tl.where(higher == float("-inf"), 0.0, higher)
-    weights = tl.math.exp2(scores * scale_log2e - anchor[:, None])
-    rescale = tl.math.exp2(peak - anchor)
+    weights = tl.math.exp2(scores * scale_log2e - higher[:, None])
+    rescale = tl.math.exp2(peak - higher)
     total = total * rescale + tl.sum(weights, axis=1)
     if len(value_scales) > 1:
         shift = shift * rescale + tl.sum(weights * (value_scales[1] * 64)[None, :], axis=1)
@@ -178,7 +172,7 @@ def attend_block(
         m_scores = in_window(distance, at[None, :] <= positions[:, None], WINDOW)
     else:
         m_scores = in_window(distance, None, WINDOW)
-    return attend(q, q_total, tile, m_scores, running, scale_log2e, slopes, distance, HIDES=WINDOW if WINDOW else None)
+    return attend(q, q_total, tile, m_scores, running, scale_log2e, slopes, distance)
 
 
 @jit
@@ -206,8 +200,8 @@ def in_window(distance, m_seen, WINDOW: tl.constexpr):
 def begin_softmax(TILE_M: tl.constexpr, TILE_W: tl.constexpr, PARTS: tl.constexpr):
     """(peak, total, shift, sums) of TILE_M queries that have seen nothing.
 
-    The peak is below any score and far above that of an unseen one (`_bend`): a query from which a window hides its
-    first tiles gives them no weight, however the multiplication of such a score is rounded.
+    The peak is below any score, but finite: a query from which a window hides its first tiles, whose scores are -inf
+    there, gives them no weight, and -inf is never taken from -inf.
     """
     nothing = tl.zeros((TILE_M,), dtype=tl.float32)
     sums = ()
