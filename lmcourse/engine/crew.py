@@ -37,7 +37,7 @@ import torch
 from torch.distributed import FileStore, PrefixStore, ProcessGroup, ProcessGroupGloo, Store, TCPStore  # type: ignore[attr-defined]
 
 from lmcourse.config import TurbomindEngineConfig
-from lmcourse.errors import ConfigError, MachineError
+from lmcourse.errors import ConfigError, LmcourseError, MachineError
 from lmcourse.layers import GroupRanks
 
 __all__ = ["Crew", "Meeting", "join", "meet_under_torchrun", "start_crew"]
@@ -99,8 +99,11 @@ class Crew:
             raise _lost(gone, self.folder, None)
 
     def explain(self, error: BaseException) -> None:
-        """MachineError if `error` is how a group notices that a rank is gone; it may notice before the system does."""
-        if not isinstance(error, RuntimeError) or "onnection" not in str(error):
+        """MachineError unless `error` is one of this package's: whatever else ends a joint step leaves ranks waiting.
+
+        A group may notice a lost rank before the system does, so its process is given a moment to be seen to end.
+        """
+        if not isinstance(error, RuntimeError) or isinstance(error, LmcourseError):
             return
         until = time.monotonic() + _NOTICE_SECONDS
         while time.monotonic() < until:

@@ -34,6 +34,7 @@ from lmcourse.engine.intake import Entry
 from lmcourse.engine.launch import Launch
 from lmcourse.engine.request import Request
 from lmcourse.engine.runner import ModelRunner
+from lmcourse.engine.sampler import allowed_tokens
 from lmcourse.engine.sampling import SamplingRule
 from lmcourse.engine.scheduler import Chunk, Plan
 from lmcourse.engine.stops import StopRule
@@ -108,7 +109,7 @@ def _describe_chunk(chunk: Chunk, rule: SamplingRule, known: Told | None) -> lis
         known = Told(0, [])
     allowed = None
     if rule.mask is not None and chunk.samples:
-        allowed = base64.b64encode(np.packbits(rule.mask.allowed(request.output_ids)).tobytes()).decode()
+        allowed = base64.b64encode(np.packbits(allowed_tokens(request, rule)).tobytes()).decode()
     blocks, tokens = request.blocks[len(known.blocks) :], request.token_ids[known.num_tokens :]
     where = [request.request_id, chunk.start, chunk.stop, chunk.samples, request.num_pending]
     return [*where, blocks, tokens, fresh, allowed]

@@ -24,13 +24,24 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lmcourse.engine.request import Request
 from lmcourse.engine.sampling import SamplingRule, draw_uniforms
 from lmcourse.errors import RequestFailedError
 
-__all__ = ["Choice", "Sampled", "choose", "keep_min_p", "keep_top_k", "keep_top_p", "require_finite", "sample"]
+__all__ = [
+    "Choice",
+    "Sampled",
+    "allowed_tokens",
+    "choose",
+    "keep_min_p",
+    "keep_top_k",
+    "keep_top_p",
+    "require_finite",
+    "sample",
+]
 
 _NOT_FINITE = -1
 
@@ -127,18 +138,30 @@ def _edit(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingR
     return bool(penalised or bans or masked)
 
 
-def _apply_mask(logits: Tensor, request: Request, rule: SamplingRule) -> None:
-    """Set what the mask forbids to -inf; a mask that fails, or leaves no token that may come, fails its request."""
+def allowed_tokens(request: Request, rule: SamplingRule) -> NDArray[np.bool_]:
+    """What the request's mask lets come next, [vocab]; a mask that fails is its request's RequestFailedError."""
     assert rule.mask is not None
     try:
-        allowed = torch.from_numpy(rule.mask.allowed(request.output_ids)).to(logits.device)
-        logits.masked_fill_(~allowed, -torch.inf)
+        return rule.mask.allowed(request.output_ids)
     except Exception as error:
         raise RequestFailedError(
             "the mask of allowed tokens failed",
             request_ids=(request.request_id,),
             got=f"{type(error).__name__}: {error}",
         ) from error
+
+
+def _apply_mask(logits: Tensor, request: Request, rule: SamplingRule) -> None:
+    """Set what the mask forbids to -inf; a mask of another size, or that leaves no token, fails its request."""
+    allowed = torch.from_numpy(allowed_tokens(request, rule)).to(logits.device)
+    if allowed.shape != logits.shape:
+        raise RequestFailedError(
+            "the mask of allowed tokens failed",
+            request_ids=(request.request_id,),
+            expected=f"{logits.shape[0]} tokens",
+            got=f"{list(allowed.shape)}",
+        )
+    logits.masked_fill_(~allowed, -torch.inf)
     if logits.amax() == -torch.inf:
         raise RequestFailedError(
             "no token may come next",

@@ -1,8 +1,8 @@
 """Forward and backward of a training batch as one CUDA graph per row length: a small model is otherwise launch-bound.
 
 Each row length has its own input buffers; all graphs share one memory pool; gradients live outside the pool and
-accumulate in place. The first replay of each graph is compared with a plain run
-before it is trusted.
+accumulate in place. The first replay of each graph is compared with a plain run before it is trusted; from the first
+capture that fails on, batches run plainly.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ _Batch = TypeVar("_Batch", bound=TensorBatch)
 class CapturedBackward(Generic[_Batch]):
     """Replaces `backward(batch) -> loss`, which adds to the parameters' gradients."""
 
-    def __init__(self, backward: Callable[[_Batch], Tensor], model: nn.Module) -> None:
-        self.backward, self.parameters = backward, list(model.parameters())
+    def __init__(self, backward: Callable[[_Batch], Tensor], model: nn.Module, log: Callable[[str], None]) -> None:
+        self.backward, self.parameters, self.log = backward, list(model.parameters()), log
+        self.works = True
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.held: dict[int, _Batch] = {}
@@ -45,6 +46,15 @@ class CapturedBackward(Generic[_Batch]):
 
     def __call__(self, batch: _Batch) -> Tensor:
         """Loss of the batch; valid until the next call."""
+        if self.works:
+            try:
+                return self._replay(batch)
+            except RuntimeError as error:
+                self.log(f"no CUDA graphs from here on: {error}")
+                self.works = False
+        return self.backward(batch)
+
+    def _replay(self, batch: _Batch) -> Tensor:
         if batch.row_length not in self.held:
             self.held[batch.row_length] = batch.of([part.clone() for part in batch.parts()])
         for kept, new in zip(self.held[batch.row_length].parts(), batch.parts(), strict=True):

@@ -121,7 +121,7 @@ class Run:
             self.model.compile_halves()
             self.loss_function = torch.compile(learned_loss, dynamic=False)
         if plan.device == "cuda" and plan.graphs:
-            self.backward = self._graphs_or_plain()
+            self.backward = CapturedBackward(self._plain_backward, self.model, log)
         self.checks = _checks(plan.seed + 1, plan.checks)
         self.step = self.tokens = 0
         self.waited_seconds = 0.0
@@ -135,20 +135,6 @@ class Run:
             loss = loss / self.plan.batches_per_step
         torch.autograd.backward(loss)
         return loss.detach()
-
-    def _graphs_or_plain(self) -> Callable[[Batch], Tensor]:
-        """The captured form of `_plain_backward`; from the first capture that fails on, the plain form."""
-        captured = CapturedBackward(self._plain_backward, self.model)
-
-        def run(batch: Batch) -> Tensor:
-            try:
-                return captured(batch)
-            except RuntimeError as error:
-                self.log(f"no CUDA graphs from here on: {error}")
-                self.backward = self._plain_backward
-                return self._plain_backward(batch)
-
-        return run
 
     def _next_batch(self) -> Batch:
         start = time.perf_counter()

@@ -15,7 +15,7 @@ import pytest
 from lmcourse import GenerationConfig, TurbomindEngineConfig, model_path
 from lmcourse.engine import Engine
 from lmcourse.engine.crew import meet_under_torchrun
-from lmcourse.errors import ConfigError, MachineError
+from lmcourse.errors import ConfigError, MachineError, RequestFailedError
 
 TIGHT = {"cache_max_entry_count": 8, "session_len": 300, "max_prefill_token_num": 60}
 
@@ -97,6 +97,23 @@ def test_killed_rank_is_an_error_and_no_wait():
     engine.close()
     assert process.poll() is not None
     assert not folder.exists()
+
+
+def test_failing_mask_fails_its_request_alone(rng):
+    class Broken:
+        def allowed(self, output_ids):
+            raise KeyError("no such state")
+
+    requests = make_requests(rng)[:2]
+    with open_engine() as engine:
+        wanted = answer(engine, requests)
+    with open_engine(tp=2) as engine:
+        bad = engine.add([5, 6], GenerationConfig(max_new_tokens=4), mask=Broken())
+        with pytest.raises(RequestFailedError, match="no such state") as caught:
+            _finish(engine)
+        assert caught.value.request_ids == (bad,)
+        engine.abort(bad)
+        assert answer(engine, requests) == wanted
 
 
 def test_lost_engine_leaves_no_process():
