@@ -38,7 +38,7 @@ from torch.distributed import FileStore, PrefixStore, ProcessGroup, ProcessGroup
 
 from lmcourse.config import TurbomindEngineConfig
 from lmcourse.errors import ConfigError, LmcourseError, MachineError
-from lmcourse.layers import GroupRanks
+from lmcourse.layers import GroupRanks, join_peers
 
 __all__ = ["Crew", "Meeting", "join", "meet_under_torchrun", "start_crew"]
 
@@ -67,6 +67,7 @@ class Crew:
     processes: Mapping[int, subprocess.Popen[bytes]] = field(default_factory=dict)  # by rank
     folder: Path | None = None  # of the meeting and of what the others print
     _open: bool = True
+    _whole: bool = True
 
     def tell(self, message: bytes) -> None:
         """Say it to all others; b"" ends them."""
@@ -96,7 +97,14 @@ class Crew:
         """MachineError if a process that was started has ended."""
         gone = [rank for rank, process in self.processes.items() if process.poll() is not None]
         if gone:
+            self.let_go()
             raise _lost(gone, self.folder, None)
+
+    def let_go(self) -> None:
+        """Nobody waits on a device for ranks that are lost; nothing more can be computed together."""
+        if self._whole:
+            self._whole = False
+            self.ranks.let_go()
 
     def explain(self, error: BaseException) -> None:
         """MachineError unless `error` is one of this package's: whatever else ends a joint step leaves ranks waiting.
@@ -109,6 +117,7 @@ class Crew:
         while time.monotonic() < until:
             self.require_complete()
             time.sleep(0.02)
+        self.let_go()
         raise _lost([], self.folder, error) from error
 
     def close(self) -> None:
@@ -165,7 +174,7 @@ def join(meeting: Meeting, device: torch.device) -> Crew:
         group: Any = ProcessGroupNCCL(PrefixStore("data", meeting.store), meeting.rank, meeting.size, options)
     else:
         group = ProcessGroupGloo(PrefixStore("data", meeting.store), meeting.rank, meeting.size, _FOREVER)
-    return Crew(GroupRanks(group, place), line)
+    return Crew(join_peers(GroupRanks(group, place), PrefixStore("peers", meeting.store)), line)
 
 
 def meet_under_torchrun(environment: Mapping[str, str] | None = None) -> Meeting | None:

@@ -34,7 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = TurbomindEngineConfig(**task["config"])
     store = FileStore(task["meeting"], config.tp)
     meeting = Meeting(store, task["rank"], config.tp, task["rank"])
-    follow(join(meeting, torch.device(task["device"])), Path(task["folder"]), config)
+    crew = join(meeting, torch.device(task["device"]))
+    try:
+        follow(crew, Path(task["folder"]), config)
+    except RuntimeError:  # rank 0 is gone
+        crew.let_go()
+        raise
     return 0
 
 

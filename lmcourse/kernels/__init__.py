@@ -23,6 +23,10 @@ a mixture of experts in the place of an MLP:
     moe_route.py          route               which experts a token takes; plan_tiles sorts tokens by expert
     moe_experts.py        run_experts         the experts' gate and up, SwiGLU, down; many tokens: moe_tiles.py
 
+between the GPUs that share a model:
+
+    rank_sum.py           rank_sum            the sum of what every rank has, through each other's memory
+
 around the layers of a recorded step:
 
     advance.py            advance             a batch of decodes moves on by itself: token, position, slot

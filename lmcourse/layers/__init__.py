@@ -8,6 +8,7 @@ mlp.py         MLPS, ACTIVATIONS   norm → fused gate and up → SwiGLU → dow
 moe.py         MoE                 norm → router → the chosen experts
 embedding.py   Embedding           token ids → features
 parallel.py    Ranks               devices that share a model: what is cut, where they add up
+peers.py       join_peers          ranks that write into each other's memory
 """
 
 from lmcourse.layers.attention import Attention
@@ -17,6 +18,7 @@ from lmcourse.layers.mlp import ACTIVATIONS, MLP, MLPS, PlainMLP, make_mlp
 from lmcourse.layers.moe import MoE
 from lmcourse.layers.norm import NORMS, LayerNorm, RMSNorm, make_norm
 from lmcourse.layers.parallel import ALONE, Alone, GroupRanks, Ranks, cut_spec
+from lmcourse.layers.peers import PeerRanks, join_peers
 from lmcourse.layers.rotary import Rotary
 
 __all__ = [
@@ -32,11 +34,13 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "MoE",
+    "PeerRanks",
     "PlainMLP",
     "RMSNorm",
     "Ranks",
     "Rotary",
     "cut_spec",
+    "join_peers",
     "make_mlp",
     "make_norm",
 ]

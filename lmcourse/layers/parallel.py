@@ -110,6 +110,11 @@ class GroupRanks:
         self.group.allreduce([told], ReduceOp.MIN).wait()
         return int(told)
 
+    def let_go(self) -> None:
+        """A rank was lost: whatever of this one waits for it on the device ends; the group is of no more use."""
+        if self.device.type == "cuda":
+            self.group.abort()
+
 
 def cut_spec(spec: ModelSpec, ranks: Ranks) -> ModelSpec:
     """What one of the ranks computes; ConfigError where heads or features cannot be dealt out evenly.

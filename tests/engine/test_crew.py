@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lmcourse import GenerationConfig, TurbomindEngineConfig, model_path
 from lmcourse.engine import Engine
 from lmcourse.engine.crew import meet_under_torchrun
 from lmcourse.errors import ConfigError, MachineError, RequestFailedError
+from lmcourse.layers import PeerRanks
 
 TIGHT = {"cache_max_entry_count": 8, "session_len": 300, "max_prefill_token_num": 60}
 
@@ -57,8 +60,9 @@ def answer(engine, requests):
     return [told[key] for key in ids]
 
 
-def open_engine(**settings):
-    return Engine.from_folder(model_path("tiny-chat"), TurbomindEngineConfig(dtype="float32", **settings), device="cpu")
+def open_engine(device="cpu", **settings):
+    config = TurbomindEngineConfig(dtype="float32", **settings)
+    return Engine.from_folder(model_path("tiny-chat"), config, device=device)
 
 
 @pytest.mark.parametrize(("tp", "settings"), [(2, TIGHT | {"overlap": True}), (4, {})])
@@ -76,6 +80,40 @@ def test_ranks_answer_as_one(tp, settings, rng):
         if settings:
             assert engine.stats().num_preemptions > 0
     assert all(process.poll() == 0 for process in processes), "every rank ended well"
+
+
+two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+
+
+@pytest.mark.gpu
+@two_gpus
+@pytest.mark.parametrize("settings", [{}, TIGHT | {"overlap": False}, {"cuda_graphs": False}])
+def test_gpus_answer_as_the_processor(settings, rng):
+    requests = [request for request in make_requests(rng) if request[2] is None]
+    requests = [(prompt, replace(gen, random_seed=None, top_k=1), None) for prompt, gen, _ in requests]
+    with open_engine(**settings) as engine:
+        wanted = answer(engine, requests)
+    with open_engine(tp=2, device="cuda", **settings) as engine:
+        assert isinstance(engine._runner._crew.ranks, PeerRanks), "these GPUs reach each other's memory"
+        assert answer(engine, requests) == wanted
+        assert answer(engine, requests[:3]) == wanted[:3]
+
+
+@pytest.mark.gpu
+@two_gpus
+def test_killed_gpu_rank_is_an_error_and_no_wait():
+    engine = open_engine(tp=2, device="cuda")
+    engine.add([5, 6, 7], GenerationConfig(max_new_tokens=2000, ignore_eos=True))
+    for _ in range(20):
+        engine.step()
+    (process,) = engine._runner._crew.processes.values()
+    os.kill(process.pid, signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(MachineError, match="rank of this engine was lost"):
+        _finish(engine)
+    engine.close()
+    torch.cuda.synchronize()  # nothing is left that waits for the other
+    assert time.monotonic() - started < 10
 
 
 def _finish(engine):

@@ -27,6 +27,7 @@ from lmcourse.kernels.moe_tiles import experts_tiles
 from lmcourse.kernels.norm_gate_up import norm_gate_up_rows, norm_gate_up_tiles
 from lmcourse.kernels.norm_qkv import norm_qkv_rows
 from lmcourse.kernels.project import project_rows, project_tiles
+from lmcourse.kernels.rank_sum import TILE, Mailbox, rank_sum
 from lmcourse.kernels.rotate_write import rotate_write_triton
 from lmcourse.kernels.sampling import argmax_triton
 from lmcourse.kernels.swiglu import swiglu_triton
@@ -66,6 +67,11 @@ def attention(decodes, prefill=0, form=None):
     return meta(tokens, HEADS, HEAD_DIM), quantised(form) if form else place(1)[1], batch, 0.1
 
 
+def mailbox(size):
+    addresses = meta(size, dtype=torch.int64)
+    return Mailbox(1, addresses, addresses, meta(512, dtype=torch.int64), 512 * TILE)
+
+
 NORM = Norm(meta(HIDDEN), 1e-5)
 GATE_UP, DOWN = Matrix(meta(2 * INTERMEDIATE, HIDDEN)), Matrix(meta(HIDDEN, INTERMEDIATE))
 ROWS = {
@@ -101,6 +107,7 @@ REST = {
         (meta(8, KV_HEADS, HEAD_DIM), meta(8, KV_HEADS, HEAD_DIM), quantised(INT4), place(8)[2]),
     ),
     "swiglu": (swiglu_triton, (meta(4096, 2 * INTERMEDIATE),)),
+    "rank_sum": (rank_sum, (meta(4, 8, HIDDEN, dtype=torch.float32), mailbox(2))),
     "argmax": (argmax_triton, (meta(8, VOCAB, dtype=torch.float32), meta(8, dtype=torch.int64))),
 }
 QWEN_EXPERTS = ExpertSpec(60, 4, 1408, shared_intermediate=5632, shared_gate=True)  # Qwen1.5-MoE-A2.7B
@@ -201,6 +208,14 @@ def test_angles_stack_is_that_of_large_arguments_only():
     spec = RotarySpec(1e6, "dynamic")
     (launch,) = record(angles_triton, meta(8, dtype=torch.int64), meta(8, dtype=torch.int64), spec, HEAD_DIM)
     assert build(launch, 90).spill_bytes <= 32
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_rank_sum_speaks_to_the_whole_system(capability):
+    """Flags are raised with release and awaited with acquire, and what arrived does not come from the first cache."""
+    ((_, built),) = compile_all(rank_sum, REST["rank_sum"][1], capability)
+    assert any("SYS" in code for code in built.code), "a flag that only this GPU sees"
+    assert built.has("MEMBAR.ALL.SYS", "MEMBAR.SC.SYS", "FENCE", "MEMBAR")
 
 
 def test_expert_rows_few_instructions_and_wide_loads():
