@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmcourse.kernels.lang import jit, launch_options, let_next_start, tl, triton, wait_for_inputs
+from lmcourse.kernels.lang import jit, jit_varying, launch_options, let_next_start, tl, triton, wait_for_inputs
 
 __all__ = ["Mailbox", "mailbox_bytes", "rank_sum", "rank_sum_reference"]
 
@@ -91,7 +91,7 @@ def _await_flags(own_flags, program, epoch, SIZE: tl.constexpr, PROGRAMS: tl.con
     tl.debug_barrier()
 
 
-@jit
+@jit_varying("rank")  # one kernel for all: none is loaded while another waits
 def _rank_sum_kernel(
     parts_ptr,
     out_ptr,
@@ -99,8 +99,8 @@ def _rank_sum_kernel(
     flags_ptr,
     epochs_ptr,
     num_elements,
+    rank,
     NUM_PARTS: tl.constexpr,
-    RANK: tl.constexpr,
     SIZE: tl.constexpr,
     MOST_ELEMENTS: tl.constexpr,
     TILE: tl.constexpr,
@@ -121,10 +121,10 @@ def _rank_sum_kernel(
     # compute: tell the others, hear the others
     dtype: tl.constexpr = parts_ptr.dtype.element_ty
     first = (epoch % 2) * SIZE * MOST_ELEMENTS
-    _push(b_own.to(dtype), slots_ptr, first + RANK * MOST_ELEMENTS, at, m_at, SIZE, dtype)
-    _raise_flags(flags_ptr, RANK * PROGRAMS + program, epoch, SIZE)
-    _await_flags(tl.load(flags_ptr + RANK).to(tl.pointer_type(tl.int64)), program, epoch, SIZE, PROGRAMS)
-    slots = tl.multiple_of(tl.load(slots_ptr + RANK).to(tl.pointer_type(dtype)), 16) + first
+    _push(b_own.to(dtype), slots_ptr, first + rank * MOST_ELEMENTS, at, m_at, SIZE, dtype)
+    _raise_flags(flags_ptr, rank * PROGRAMS + program, epoch, SIZE)
+    _await_flags(tl.load(flags_ptr + rank).to(tl.pointer_type(tl.int64)), program, epoch, SIZE, PROGRAMS)
+    slots = tl.multiple_of(tl.load(slots_ptr + rank).to(tl.pointer_type(dtype)), 16) + first
     b_sum = tl.zeros((TILE,), dtype=tl.float32)
     for peer in tl.static_range(SIZE):
         # not from the first level of cache, which knows nothing of what others write
@@ -150,7 +150,7 @@ def rank_sum(parts: Tensor, mailbox: Mailbox) -> Tensor:
     if num_elements:
         _rank_sum_kernel[(triton.cdiv(num_elements, TILE),)](
             parts.contiguous(), out, mailbox.slots, mailbox.flags, mailbox.epochs, num_elements,
-            NUM_PARTS=num_parts, RANK=mailbox.rank, SIZE=len(mailbox.slots), MOST_ELEMENTS=mailbox.most_elements,
+            mailbox.rank, NUM_PARTS=num_parts, SIZE=len(mailbox.slots), MOST_ELEMENTS=mailbox.most_elements,
             TILE=TILE, num_warps=4, **launch_options(parts.device),
         )  # fmt: skip
     return out
