@@ -93,7 +93,7 @@ class ModelSpec:
     eos_ids: tuple[int, ...] = (2,)  # from config and generation_config; a chat template adds its own stop ids
     pad_id: int | None = None
     dtype: str = "float16"  # of the stored weights
-    layer: str = "sequential"  # or "parallel", "parallel_one_norm" (models/decoder.py)
+    layer: str = "sequential"  # or "parallel", "parallel_one_norm", "pictured" (models/decoder.py)
     norm: str = "rms"  # or "layer" (layers/norm.py)
     norm_bias: bool = False
     wide_norms: bool = False  # norm weights stay float32 in any dtype: Gemma's are 1 + what is stored
@@ -103,6 +103,7 @@ class ModelSpec:
     clip_qkv: float | None = None  # queries, keys and values are clamped to ± this before they are turned
     alibi_slopes: tuple[float, ...] = ()  # per query head: what a score loses per token of distance (2108.12409)
     window: int | None = None  # tokens that a token attends to, itself among them; None: all before it
+    picture_rank: int = 0  # of what the "pictured" layer adds to its matrices' products, at tokens of pictures
     logn_context: int | None = None  # the query of the i-th token is multiplied by log(i) / log(this) where i is more
 
     @property

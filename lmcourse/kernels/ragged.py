@@ -68,6 +68,7 @@ class RaggedBatch:
     context_lens: tuple[int, ...]  # [num_requests]; tokens in cache once this step's are written
     rotary_lens: Tensor  # int64 [num_tokens]: max(prompt, context) of the token's request, for dynamic NTK
     num_decodes: int  # the first so many requests have one new token each
+    pictured: Tensor | None = None  # int64 [rows]: the tokens that stand for parts of pictures; None: there are none
     starts: Tensor | None = None  # query_starts as int32 on the device, where they were sent along with the rest
 
     @property

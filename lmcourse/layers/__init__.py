@@ -1,6 +1,7 @@
 """The parts of a transformer layer, as modules that hold weights and call kernels.
 
 linear.py      Linear              x · Wᵀ + b, in parts
+low_rank.py    LowRank             what is added to that for the tokens of pictures
 norm.py        NORMS               a norm's weight, applied to the residual stream
 rotary.py      Rotary              the angles of a step's tokens
 attention.py   Attention           norm → fused q, k, v → rotate → cache → attend → output
@@ -14,6 +15,7 @@ peers.py       join_peers          ranks that write into each other's memory
 from lmcourse.layers.attention import Attention
 from lmcourse.layers.embedding import Embedding
 from lmcourse.layers.linear import Linear
+from lmcourse.layers.low_rank import LowRank
 from lmcourse.layers.mlp import ACTIVATIONS, MLP, MLPS, PlainMLP, make_mlp
 from lmcourse.layers.moe import MoE
 from lmcourse.layers.norm import NORMS, LayerNorm, RMSNorm, make_norm
@@ -33,6 +35,7 @@ __all__ = [
     "GroupRanks",
     "LayerNorm",
     "Linear",
+    "LowRank",
     "MoE",
     "PeerRanks",
     "PlainMLP",

@@ -53,8 +53,7 @@ class Attention(nn.Module):
     def forward(self, stream: Stream, norm: AnyNorm, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
         """The stream behind the layer before → the stream that the MLP starts from; writes keys and values into kv."""
         q, residual = self.turned_queries(stream, norm, rotation, batch, kv)
-        attended = ragged_attention(q, kv, batch, self.scale, self.reach(q.device))
-        return Stream(residual, self.output(attended.flatten(1)))
+        return Stream(residual, self.output(self.mix(q, batch, kv)))
 
     def turned_queries(
         self, stream: Stream, norm: AnyNorm, rotation: Rotation, batch: RaggedBatch, kv: AnyKV
@@ -62,17 +61,26 @@ class Attention(nn.Module):
         """(q, residual); keys and values are in kv by then."""
         if self.clip is None:
             q, residual = norm_qkv(stream, norm, self.qkv.matrix, rotation, kv, batch.slots)
-        else:
-            normed, residual = add_norm(stream, norm)
-            qkv = sum_parts(project(normed, self.qkv.matrix), normed.dtype).clamp(-self.clip, self.clip)
-            q = rotate_write(qkv[None], rotation, kv, batch.slots, normed.dtype)
-        if rotation.query_scale is not None:
-            q = (q * rotation.query_scale[:, None, None]).to(q.dtype)
-        return q, residual
+            return _scaled(q, rotation), residual
+        normed, residual = add_norm(stream, norm)
+        qkv = sum_parts(project(normed, self.qkv.matrix), normed.dtype).clamp(-self.clip, self.clip)
+        return self.turn(qkv, rotation, batch, kv), residual
+
+    def turn(self, qkv: Tensor, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Tensor:
+        """The queries of qkv [num_tokens, features], turned; its keys and values are in kv by then."""
+        return _scaled(rotate_write(qkv[None], rotation, kv, batch.slots, qkv.dtype), rotation)
+
+    def mix(self, q: Tensor, batch: RaggedBatch, kv: AnyKV) -> Tensor:
+        """What each token takes from its request's past: [num_tokens, num_heads · head_dim]."""
+        return ragged_attention(q, kv, batch, self.scale, self.reach(q.device)).flatten(1)
 
     def reach(self, device: torch.device) -> Reach:
         """How scores depend on distance."""
         return Reach(_slopes_on(device, self.slopes) if self.slopes else None, self.window)
+
+
+def _scaled(q: Tensor, rotation: Rotation) -> Tensor:
+    return q if rotation.query_scale is None else (q * rotation.query_scale[:, None, None]).to(q.dtype)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ decoder.py           Decoder                 the only transformer
 safetensors_file.py  read_header, …          one file: its header, checked; written tensor by tensor
 checkpoint.py        Checkpoint              a folder: names and shapes, then one tensor at a time
 language_part.py     LanguagePart            the language model in a vision-language folder
+lora.py              MergedLora              a folder's low-rank updates, added to its matrices
 random_weights.py    RandomCheckpoint        weights that are drawn, for measuring a shape
 weight_stream.py     WeightStream            canonical weights, one at a time
 loading.py           load_spec, load_decoder a folder → a decoder on a device

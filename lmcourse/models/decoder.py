@@ -10,6 +10,7 @@ layouts of stored tensors); here is one canonical set of weights, named by the p
     layers.N.mlp.gate_up.{weight,bias}               rows [gate | up], 2 · intermediate
     layers.N.mlp.up.{weight,bias}                    [intermediate, hidden]: the MLP without a gate
     layers.N.mlp.down.{weight,bias}                  [hidden, intermediate]
+    layers.N.added.{qkv,output,gate_up,down}.{reduce,expand}.weight   for pictures' tokens alone (layers/low_rank.py)
     layers.N.mlp.{router,experts_gate_up,experts_down}.weight   in its place: a mixture of experts (layers/moe.py)
     norm.{weight,bias}                               [hidden]
     head.weight                                      [vocab, hidden]; absent when it is the embedding's table
@@ -21,6 +22,7 @@ Lesson: 2 (one model, two formats)
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from lmcourse.kernels import AnyKV, Matrix, RaggedBatch, Rotation, Stream, project, sum_parts
-from lmcourse.layers import ALONE, Attention, Embedding, Linear, Ranks, Rotary, make_mlp, make_norm
+from lmcourse.layers import ALONE, MLP, Attention, Embedding, Linear, LowRank, Ranks, Rotary, make_mlp, make_norm
 from lmcourse.quant import WeightFormat
 from lmcourse.spec import ModelSpec
 
@@ -39,6 +41,7 @@ __all__ = [
     "FeatureRows",
     "OneNormLayer",
     "ParallelLayer",
+    "PicturedLayer",
     "make_layer",
     "make_rotary",
     "meta_decoder",
@@ -73,6 +76,7 @@ class Decoder(nn.Module):
         features = self.embedding(token_ids)
         if pictured is not None:
             features = features.index_copy(0, *pictured)
+            batch = dataclasses.replace(batch, pictured=pictured.at)
         stream = Stream(features, features.new_empty((0, *features.shape)))
         for layer, layer_kv in zip(self.layers, kv, strict=True):
             stream = layer(stream, rotation, batch, layer_kv)
@@ -145,10 +149,47 @@ class OneNormLayer(ParallelLayer):
         self.mlp_norm = self.attention_norm
 
 
+class PicturedLayer(DecoderLayer):
+    """A DecoderLayer whose matrices do something more for the tokens of pictures (partial LoRA, arXiv 2401.16420 §3.2).
+
+    A step without such tokens, which every decode is, runs as in any DecoderLayer.
+    """
+
+    def __init__(self, spec: ModelSpec, number: int, ranks: Ranks = ALONE) -> None:
+        super().__init__(spec, number, ranks)
+        mlp = self.mlp
+        assert isinstance(mlp, MLP), "pictured layers have gated MLPs"
+        linears = {"qkv": self.attention.qkv, "output": self.attention.output, "gate_up": mlp.gate_up, "down": mlp.down}
+        self.added = nn.ModuleDict({
+            name: LowRank(
+                linear.in_features, linear.out_features, spec.picture_rank, pairs=2 if name == "gate_up" else 1
+            )
+            for name, linear in linears.items()
+        })  # fmt: skip
+
+    def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
+        """As DecoderLayer's, in as many operations as there are lines."""
+        if batch.pictured is None:
+            return super().forward(stream, rotation, batch, kv)
+        attention, mlp, at = self.attention, self.mlp, batch.pictured
+        assert isinstance(mlp, MLP)
+        normed, residual = self.attention_norm(stream)
+        q = attention.turn(self._product("qkv", attention.qkv, normed, at), rotation, batch, kv)
+        mixed = self._product("output", attention.output, attention.mix(q, batch, kv), at)
+        normed, residual = self.mlp_norm(Stream(residual, mixed[None]))
+        activated = mlp.activate(self._product("gate_up", mlp.gate_up, normed, at))
+        return Stream(residual, self._product("down", mlp.down, activated, at)[None])
+
+    def _product(self, name: str, linear: Linear, x: Tensor, at: Tensor) -> Tensor:
+        """What a matrix gives, with what is added to it at some tokens: [num_tokens, out_features]."""
+        return sum_parts(linear(x), x.dtype).index_add_(0, at, self.added[name](x[at]))
+
+
 LAYERS: Mapping[str, Callable[[ModelSpec, int, Ranks], DecoderLayer]] = {
     "sequential": DecoderLayer,
     "parallel": ParallelLayer,
     "parallel_one_norm": OneNormLayer,
+    "pictured": PicturedLayer,
 }
 
 

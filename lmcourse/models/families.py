@@ -17,6 +17,7 @@ from lmcourse.errors import UnsupportedModelError
 from lmcourse.models import family_rules as rules
 from lmcourse.models import hf_config, moe_config, moe_rules
 from lmcourse.models.family_rules import Rules
+from lmcourse.models.picture_config import XCOMPOSER2, xcomposer_spec
 from lmcourse.models.quantisation import read_quantisation
 from lmcourse.spec import ModelSpec
 
@@ -56,6 +57,7 @@ class Family:
 _LLAMA = Layout("llama", hf_config.llama_spec, rules.LLAMA_RULES)
 _INTERNLM = Layout("internlm", hf_config.internlm_spec, rules.LLAMA_RULES)
 _INTERNLM2 = Layout("internlm2", hf_config.internlm2_spec, rules.INTERNLM2_RULES)
+_XCOMPOSER = Layout("xcomposer", xcomposer_spec, rules.XCOMPOSER_RULES)
 _QWEN = Layout("qwen", hf_config.qwen_spec, rules.QWEN_RULES)
 _QWEN2 = Layout("qwen2", hf_config.qwen2_spec, rules.LLAMA_RULES)
 _BAICHUAN = Layout("baichuan", hf_config.baichuan_spec, rules.BAICHUAN_RULES)
@@ -74,7 +76,7 @@ FAMILIES = (
     Family("Llama2", "7B - 70B", ("LlamaForCausalLM",), layout=_LLAMA),
     Family("InternLM", "7B - 20B", ("InternLMForCausalLM",), layout=_INTERNLM),
     Family("InternLM2", "1.8B - 20B", ("InternLM2ForCausalLM",), layout=_INTERNLM2),
-    Family("InternLM-XComposer", "7B", ("InternLMXComposerForCausalLM", "InternLMXComposer2ForCausalLM"), _IMAGES),
+    Family("InternLM-XComposer", "7B", ("InternLMXComposerForCausalLM", XCOMPOSER2), _IMAGES, _XCOMPOSER),
     Family("QWen", "1.8B - 72B", ("QWenLMHeadModel",), layout=_QWEN, describes=lambda config: "visual" not in config),
     Family("QWen-VL", "7B", ("QWenLMHeadModel",), _IMAGES, describes=lambda config: "visual" in config),
     Family("QWen1.5", "0.5B - 72B", ("Qwen2ForCausalLM",), layout=_QWEN2),

@@ -8,9 +8,9 @@ Lesson: 2 (conversion, tensor by tensor), 8 (what differs between families)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch.nn.functional import normalize
 
@@ -27,6 +27,7 @@ __all__ = [
     "INTERNLM2_RULES",
     "LLAMA_RULES",
     "QWEN_RULES",
+    "XCOMPOSER_RULES",
     "Rules",
     "changed_rules",
     "layer_rules",
@@ -92,6 +93,37 @@ INTERNLM2_RULES = (
         TensorRule("mlp.down", ("feed_forward.w2",)),
     ),
     *rules_around("model.tok_embeddings", "model.norm", "output"),
+)
+
+
+def _is_pictured(spec: ModelSpec) -> bool:
+    return spec.layer == "pictured"
+
+
+def _ranks(count: int) -> Callable[[ModelSpec], tuple[int, ...]]:
+    return lambda spec: (spec.picture_rank,) * count
+
+
+def _added_rules(name: str, *linears: str, **how: Any) -> Rules:
+    """Both factors of what is added to a matrix; how: what its rows go through."""
+    reduce, expand = (tuple(f"{linear}.Plora_{half}" for linear in linears) for half in "AB")
+    what = "for tokens of pictures"
+    return (
+        TensorRule(f"added.{name}.reduce", reduce, what, _ranks(len(linears)), applies=_is_pictured),
+        TensorRule(f"added.{name}.expand", expand, what, applies=_is_pictured, **how),
+    )
+
+
+XCOMPOSER_RULES = (
+    *(replace(rule, applies=_is_pictured) for rule in INTERNLM2_RULES),
+    *layer_rules(
+        "model.layers",
+        *_added_rules("qkv", "attention.wqkv", arrange=ungroup_qkv),
+        *_added_rules("output", "attention.wo"),
+        *_added_rules("gate_up", "feed_forward.w1", "feed_forward.w3", source_rows=gate_up_rows),
+        *_added_rules("down", "feed_forward.w2"),
+    ),
+    *LLAMA_RULES,
 )
 
 QWEN_RULES = (

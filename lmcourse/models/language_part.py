@@ -4,6 +4,8 @@
     llava-hf      Llava(Next)ForConditionalGeneration    text_config, which holds what differs from its class's
                                                          defaults;
                                                          names begin with language_model. or model.language_model.
+    XComposer     InternLMXComposer(2)ForCausalLM        a row of the table, with keys and tensors for vision beside;
+                                                         version 1's names begin with internlm_model.
 
 Everything else in such a folder is for vision/: it is left out here.
 
@@ -54,13 +56,19 @@ _DEFAULTS: dict[str, dict[str, Any]] = {  # of transformers' config classes, by 
     },
     "internlm2": {"architectures": ["InternLM2ForCausalLM"]},
 }
+_WITHIN = ("InternLMXComposerForCausalLM", "InternLMXComposer2ForCausalLM")  # a row of the table, pictures and all
 _SHARED = ("torch_dtype", "dtype", "quantization_config", "tie_word_embeddings")  # said once, for all parts
-_VISION = ("vision_tower.", "multi_modal_projector.", "mm_projector.", "image_newline")
+_OUTER = ("language_model.", "internlm_model.")  # before names that a language model has alone
+_VISION = (
+    "vision_tower.", "multi_modal_projector.", "mm_projector.", "image_newline",
+    "visual_encoder.", "ln_vision.", "Qformer.", "query_tokens", "internlm_proj.", "flag_image_",
+    "vit.", "vision_proj.", "plora_glb_GN", "plora_sub_GN",
+)  # fmt: skip
 
 
 def has_pictures(config: Config) -> bool:
     """Whether a config is of a model that takes pictures."""
-    return bool(_architectures(config) & {*_BESIDE, *_AROUND})
+    return bool(_architectures(config) & {*_BESIDE, *_AROUND, *_WITHIN})
 
 
 def read_language_config(folder: Path) -> Config:
@@ -136,7 +144,7 @@ class LanguagePart:
         inner = stored.removesuffix("norm.weight")  # model. | language_model.model. | model.language_model.
         if name.startswith("model."):
             return inner + name.removeprefix("model.") if stored else name
-        return "language_model." + name if inner.startswith("language_model.") else name
+        return next((outer + name for outer in _OUTER if inner.startswith(outer)), name)
 
     def __repr__(self) -> str:
         return f"LanguagePart({self.folder.name}: {len(self.tensors)} of {len(self._source.tensors)} tensors)"
@@ -148,4 +156,4 @@ def _name_alone(name: str) -> str | None:
         return None
     if name.startswith("model.language_model."):
         return "model." + name.removeprefix("model.language_model.")
-    return name.removeprefix("language_model.")
+    return next((name.removeprefix(outer) for outer in _OUTER if name.startswith(outer)), name)

@@ -30,6 +30,7 @@ from lmcourse.models.family_rules import ENGINE_RULES
 from lmcourse.models.files import read_json, require_folder
 from lmcourse.models.hf_config import token_ids
 from lmcourse.models.language_part import LanguagePart, has_pictures, read_language_config
+from lmcourse.models.lora import merge_lora
 from lmcourse.models.quantisation import read_quantisation
 from lmcourse.models.random_weights import RandomCheckpoint, draws_weights
 from lmcourse.models.spec_limits import check_limits
@@ -93,8 +94,9 @@ def open_weights(folder: Path, *, dtype: torch.dtype | None, device: torch.devic
 def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
     """The stored tensors of a Hugging Face folder: read from its files or, where it has none, drawn on the device."""
     if not draws_weights(folder):
-        checkpoint = Checkpoint(folder)
-        return LanguagePart(checkpoint) if has_pictures(read_json(folder / "config.json")) else checkpoint
+        config = read_json(folder / "config.json")
+        checkpoint = merge_lora(Checkpoint(folder), config)
+        return LanguagePart(checkpoint) if has_pictures(config) else checkpoint
     spec, family = _read_config(folder)
     assert family.layout is not None, "find_family returns rows that run"
     quantised = read_quantisation(read_json(folder / "config.json"))

@@ -129,9 +129,10 @@ def _plain_infos(file: Path, spec: ModelSpec, rules: tuple[TensorRule, ...]) -> 
 
 
 def _is_quantised(module: str, info: TensorInfo) -> bool:
-    """The layers' matrices, except routers, which are small and decide much, and Dbrx's, which are no modules."""
+    """The layers' matrices, except routers, which are small and decide much, what is added for pictures, and Dbrx's,
+    which are no modules."""
     is_matrix = len(info.shape) == 2 and info.name.endswith(".weight")
-    return is_matrix and module.startswith("layers.") and not module.endswith("router")
+    return is_matrix and module.startswith("layers.") and not module.endswith(("router", "reduce", "expand"))
 
 
 def _stored_infos(module: str, info: TensorInfo, quantised: AwqConfig | None) -> Iterator[TensorInfo]:

@@ -48,6 +48,8 @@ def check_limits(spec: ModelSpec, where: object) -> ModelSpec:
         raise _wrong("num_kv_heads", f"a divisor of num_heads, {spec.num_heads}", spec.num_kv_heads, where)
     _check_choices(spec, where)
     _check_experts(spec, where)
+    if not (spec.layer == "pictured") <= spec.picture_rank <= _LIMITS["hidden"]:
+        raise _wrong("picture_rank", f"1 to {_LIMITS['hidden']} in pictured layers", spec.picture_rank, where)
     _check_distances(spec, where)
     return spec
 

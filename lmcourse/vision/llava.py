@@ -25,6 +25,7 @@ from torch.nn import functional as fn
 
 from lmcourse.text.pictures import Picture
 from lmcourse.vision.clip import ClipTower
+from lmcourse.vision.eyes import Eyes
 from lmcourse.vision.images import load_image
 from lmcourse.vision.llava_config import LlavaSpec
 from lmcourse.vision.tiles import Tiles, cut
@@ -68,35 +69,24 @@ class Projector(nn.Module):
         return features
 
 
-class LlavaEyes(nn.Module):
-    """Tower, projector and the newline, with their weights; uint8 tiles in, features out."""
+class LlavaEyes(Eyes):
+    """Tower and projector, with their weights; uint8 tiles in, features out."""
 
     def __init__(self, spec: LlavaSpec) -> None:
-        super().__init__()
+        super().__init__(spec.cutting, spec.hidden, spec.placeholder_id)
         self.spec = spec
         self.tower = ClipTower(spec.tower, max(spec.wanted))
         seen = spec.tower.hidden * len(spec.wanted)
         self.projector = Projector([seen, *[spec.hidden] * spec.num_maps], bias=spec.projector_bias)
-        self.mean, self.std = self._constants(torch.device("cpu"))
 
-    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each colour [3, 1, 1], where a recorded pass can find them."""
-        cutting = self.spec.cutting
-        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (cutting.mean, cutting.std))
-        return mean, std
-
-    def settle(self) -> LlavaEyes:
-        """All weights are there: bring the constants to their device."""
-        self.mean, self.std = self._constants(self.tower.positions.device)
-        return self.eval()
+    @property
+    def like(self) -> Tensor:
+        """A weight of the tower."""
+        return self.tower.positions
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 [tiles, 3, side, side] → [tiles · features of a tile, hidden]."""
         return self.project(self.look(self.normalise(pixels)))
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 → the tower's dtype, each colour with the mean and deviation that the tower was trained with."""
-        return ((pixels.float() / 255 - self.mean) / self.std).to(self.tower.positions.dtype)
 
     def look(self, pixels: Tensor) -> Tensor:
         """Normalised pixels → the tower's features [tiles, features of a tile, seen]."""
@@ -118,7 +108,7 @@ class Recorder(Protocol):
 class LlavaEncoder:
     """The engine's Encoder for LLaVA."""
 
-    def __init__(self, eyes: LlavaEyes, newline: Tensor | None) -> None:
+    def __init__(self, eyes: Eyes, newline: Tensor | None = None) -> None:
         """newline: [hidden], the learned end of a row of features; None for models that have none."""
         self.eyes, self.newline = eyes.settle(), newline
         self._inputs: dict[int, Tensor] = {}  # by number of tiles: where a recorded pass reads them
@@ -126,7 +116,7 @@ class LlavaEncoder:
     @property
     def placeholder_id(self) -> int:
         """The token id that stands where features go."""
-        return self.eyes.spec.placeholder_id
+        return self.eyes.placeholder_id
 
     @property
     def num_bytes(self) -> int:
@@ -136,7 +126,7 @@ class LlavaEncoder:
     def prepare(self, source: Any) -> LlavaPicture:
         """Load and cut a picture; on the host."""
         picture = load_image(source)
-        return LlavaPicture(cut(picture, self.eyes.spec.cutting), picture.size)
+        return LlavaPicture(cut(picture, self.eyes.cutting), picture.size)
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[Picture], recorder: Recorder | None = None) -> list[Tensor]:
@@ -144,9 +134,9 @@ class LlavaEncoder:
         cuts = [picture.tiles for picture in pictures if isinstance(picture, LlavaPicture)]
         assert len(cuts) == len(pictures), "these pictures were made ready for another model"
         pixels = np.concatenate([tiles.pixels for tiles in cuts])
-        weight = self.eyes.tower.positions
+        weight = self.eyes.like
         passes = [self._look(torch.from_numpy(part), recorder) for part in _split(pixels)]
-        newline = weight.new_zeros(self.eyes.spec.hidden) if self.newline is None else self.newline
+        newline = weight.new_zeros(self.eyes.hidden) if self.newline is None else self.newline
         features = torch.cat([*passes, newline[None]])  # -1 is the newline
         per_tile = (len(features) - 1) // len(pixels)
         rows, first = [], 0
@@ -158,7 +148,7 @@ class LlavaEncoder:
 
     def _look(self, pixels: Tensor, recorder: Recorder | None) -> Tensor:
         """One pass: uint8 tiles on the host → features [tiles · features of a tile, hidden]."""
-        device, count = self.eyes.tower.positions.device, len(pixels)
+        device, count = self.eyes.like.device, len(pixels)
         if recorder is None:
             features: Tensor = self.eyes(pixels.to(device))
             return features

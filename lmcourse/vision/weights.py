@@ -11,15 +11,25 @@ Lesson: 6 (what is in the folder)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from lmcourse.errors import CheckpointError
-from lmcourse.models import TensorSource
+from lmcourse.models import TensorInfo, TensorSource
 
-__all__ = ["find_prefix", "load_module", "projector_names", "tower_names", "tower_prefix", "tower_sizes"]
+__all__ = [
+    "ComputedTensors",
+    "Names",
+    "find_prefix",
+    "load_module",
+    "projector_names",
+    "tower_names",
+    "tower_prefix",
+    "tower_sizes",
+]
 
 _MARK = "embeddings.class_embedding"
 _LAYER = {
@@ -31,6 +41,29 @@ _LAYER = {
     "down": ("mlp.fc2",),
 }
 Names = dict[str, tuple[str, ...]]  # parameter → the stored tensors whose rows it is made of
+
+
+class ComputedTensors:
+    """A source of which some tensors are computed: stored otherwise than a module wants them, or not at all."""
+
+    def __init__(self, source: TensorSource, computed: Mapping[str, Callable[[TensorSource], Tensor]]) -> None:
+        self.folder, self._source, self._computed = source.folder, source, computed
+        self.tensors: dict[str, TensorInfo] = dict(source.tensors)
+        anything = next(iter(source.tensors.values()))
+        self.tensors |= {name: replace(anything, name=name) for name in computed if name not in self.tensors}
+
+    @property
+    def num_bytes(self) -> int:
+        """Of what is stored."""
+        return self._source.num_bytes
+
+    def read(self, name: str) -> Tensor:
+        """As Checkpoint.read, or computed."""
+        return self._computed[name](self._source) if name in self._computed else self._source.read(name)
+
+    def read_words(self, name: str) -> Tensor:
+        """As Checkpoint.read_words."""
+        return self._source.read_words(name)
 
 
 def find_prefix(source: TensorSource, ending: str) -> str | None:
@@ -62,11 +95,12 @@ def tower_names(prefix: str, num_layers: int) -> Names:
 
 
 def projector_names(source: TensorSource, num_maps: int) -> Names:
-    """For the parameters of a Projector, in any of the three spellings."""
+    """For the parameters of a Projector, in any of the four spellings."""
     ways = (
         [f"multi_modal_projector.linear_{i + 1}" for i in range(num_maps)],
         [f"mm_projector.{2 * i}" for i in range(num_maps)],
         ["mm_projector"],
+        [f"vision_proj.{2 * i}" for i in range(num_maps)],
     )
     for way in ways:
         prefix = find_prefix(source, way[0] + ".weight")
