@@ -42,11 +42,12 @@ class ParameterCount:
     body: int  # matrices of all layers
     vectors: int  # norms and biases of all layers, and the final norm
     head: int  # 0 when it is the embedding's table
+    pictured: int = 0  # what tokens of pictures take besides, and no decode step reads
 
     @property
     def total(self) -> int:
         """As a model card states it."""
-        return self.embedding + self.body + self.vectors + self.head
+        return self.embedding + self.body + self.vectors + self.head + self.pictured
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def count_parameters(spec: ModelSpec) -> ParameterCount:
     vectors = norm * (1 if spec.layer == "parallel_one_norm" else 2)
     vectors += spec.qkv_bias * (q_rows + 2 * kv_rows) + spec.output_bias * spec.hidden
     vectors += spec.mlp_bias * (into_mlp + spec.hidden)
+    pairs = 5 * spec.hidden + 3 * spec.intermediate + 2 * (q_rows + kv_rows)  # qkv, output, gate, up, down: both sides
     table = spec.vocab * spec.hidden
     return ParameterCount(
         embedding=table,
@@ -90,12 +92,15 @@ def count_parameters(spec: ModelSpec) -> ParameterCount:
         + _expert_layers(spec) * ((spec.experts.total if spec.experts else 0) * experts + routers),
         vectors=spec.num_layers * vectors + norm,
         head=0 if spec.tie_embeddings else table,
+        pictured=spec.num_layers * spec.picture_rank * pairs,
     )
 
 
 def count_weight_bytes(spec: ModelSpec, storage: Storage = Storage()) -> float:
     """Memory that the weights take."""
-    return count_parameters(spec).embedding * storage.embedding_bytes + _matrix_bytes(spec, storage, tied=False)
+    parameters = count_parameters(spec)
+    beside = parameters.embedding * storage.embedding_bytes + parameters.pictured * 2
+    return beside + _matrix_bytes(spec, storage, tied=False)
 
 
 def count_streamed_bytes(spec: ModelSpec, storage: Storage = Storage(), *, batch: int | None = None) -> float:

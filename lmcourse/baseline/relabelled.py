@@ -1,6 +1,6 @@
 """Families without a class in transformers, told to transformers as one that it has: the same numbers, other names.
 
-    InternLM       Llama with biases              QWen        Qwen2
+    InternLM       Llama with biases              QWen        Qwen2       XComposer   InternLM and InternLM2
     Baichuan (7B)  Llama, one matrix cut in three ChatGLM2    Glm, which kept its half-turned heads
     DeepSeek-MoE   Qwen2Moe whose shared gate is always sigmoid(0) = 1/2, and whose shared experts give twice as much
 
@@ -73,6 +73,14 @@ def _internlm(config: Config, tensors: Tensors) -> tuple[Config, Tensors]:
     return config | renamed, tensors
 
 
+def _xcomposer(config: Config, tensors: Tensors) -> tuple[Config, Tensors]:
+    """For texts alone: without a picture version 1 is InternLM, and 2 is InternLM2."""
+    if "InternLMXComposerForCausalLM" in config["architectures"]:
+        return _internlm(config, tensors)
+    renamed = {"architectures": ["InternLM2ForCausalLM"], "model_type": "internlm2"}
+    return config | renamed, {name: tensor for name, tensor in tensors.items() if "Plora_" not in name}
+
+
 def _baichuan(config: Config, tensors: Tensors) -> tuple[Config, Tensors]:
     rows = dict.fromkeys(("q_proj", "k_proj", "v_proj"), int(config["hidden_size"]))
     tensors = _cut(tensors, "W_pack", rows)
@@ -138,6 +146,8 @@ def _deepseek(config: Config, tensors: Tensors) -> tuple[Config, Tensors]:
 
 _RELATIVES: Mapping[str, Callable[[Config, Tensors], tuple[Config, Tensors]]] = {
     "internlm": _internlm,
+    "InternLMXComposer": _xcomposer,
+    "internlmxcomposer2": _xcomposer,
     "baichuan": _baichuan,
     "qwen": _qwen,
     "chatglm": _chatglm,

@@ -21,6 +21,7 @@ from lmcourse.bench.parity import TOLERANCES, EngineAnswer, Parity, answer_promp
 from lmcourse.bundled import tiny_configs
 from lmcourse.config import TurbomindEngineConfig
 from lmcourse.errors import LmcourseError
+from lmcourse.text.pictures import PicturedIds, PictureReader, Piece
 
 if TYPE_CHECKING:
     from lmcourse.models import Family
@@ -88,7 +89,7 @@ def run_family(family: Family, *, seed: int = 0) -> FamilyTrial:
     """One row through the engine alone: what `lmcourse list --check` shows."""
 
     def run(folder: Path) -> tuple[bool, str]:
-        answers = _answer(folder, seed, "auto")
+        answers = _answer(folder, seed, "auto", see=True)
         return True, f"{sum(len(answer.token_ids) for answer in answers)} tokens generated"
 
     return _trial(family, run, seed)
@@ -97,26 +98,44 @@ def run_family(family: Family, *, seed: int = 0) -> FamilyTrial:
 def _trial(family: Family, run: Callable[[Path], tuple[bool, str]], seed: int) -> FamilyTrial:
     from lmcourse.models.tiny_models import write_tiny_model
 
-    if family.name not in tiny_configs():
+    outcomes: list[tuple[bool, str]] = []
+    for name in _kinds(family):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "tiny"
+            write_tiny_model(name, folder, seed=seed)
+            try:
+                outcomes.append(run(folder))
+            except LmcourseError as error:
+                outcomes.append((False, str(error).splitlines()[0]))
+    if not outcomes:
         return FamilyTrial(family.name, None, "no tiny model of it yet")
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "tiny"
-        write_tiny_model(family.name, folder, seed=seed)
-        try:
-            ok, what = run(folder)
-        except LmcourseError as error:
-            ok, what = False, str(error).splitlines()[0]
-    return FamilyTrial(family.name, ok, what)
+    return FamilyTrial(family.name, all(ok for ok, _ in outcomes), "; ".join(what for _, what in outcomes))
 
 
-def _answer(folder: Path, seed: int, dtype: str) -> list[EngineAnswer]:
+def _kinds(family: Family) -> list[str]:
+    """The tiny models of a row: its name, and others with something in brackets behind it."""
+    return [name for name in tiny_configs() if name.partition(" (")[0] == family.name]
+
+
+def _answer(folder: Path, seed: int, dtype: str, *, see: bool = False) -> list[EngineAnswer]:
+    """see: with a picture before each prompt, if the model takes any."""
     from lmcourse.engine import Engine
 
     draw = random.Random(seed)
     prompts = [[draw.randrange(16, 300) for _ in range(length)] for length in _PROMPT_LENS]
     config = TurbomindEngineConfig(dtype=dtype, max_batch_size=2, session_len=256, cache_max_entry_count=16)
     with Engine.from_folder(folder, config) as engine:
+        if see and engine.encoder is not None:
+            prompts = [_pictured(engine.encoder, prompt) for prompt in prompts]
         return answer_prompts(engine, prompts, _NUM_TOKENS)
+
+
+def _pictured(reader: PictureReader, prompt: list[int]) -> list[int]:
+    """A grey ramp, and the prompt behind it."""
+    from PIL import Image
+
+    picture = reader.prepare(Image.linear_gradient("L"))
+    return PicturedIds([reader.placeholder_id] * picture.num_tokens + prompt, [Piece(0, picture)])
 
 
 def _compare(folder: Path, truth: Path, seed: int, dtype: str) -> tuple[bool, str]:

@@ -71,7 +71,7 @@ def answer_prompts(engine: Engine, prompts: Sequence[Sequence[int]], num_tokens:
     ids: dict[int, list[int]] = {}
     logprobs: dict[int, list[dict[int, float]]] = {}
     for prompt in prompts:
-        request_id = engine.add(list(prompt), gen)
+        request_id = engine.add(prompt, gen)
         ids[request_id], logprobs[request_id] = [], []
     while engine.has_work:
         for output in engine.step():

@@ -6,7 +6,8 @@
     mlp_norm                    gate_up                     the norm's weight
     up rows of gate_up          down                        those rows
 
-Scales and groups lie along input features, so rows may stay in whatever order the family stores them in.
+Scales and groups lie along input features, so rows may stay in whatever order the family stores them in. What is added
+to a matrix for tokens of pictures stays in 16 bits: its first factor reads the same input, its second makes such rows.
 
 Lesson: 4 (AWQ from scratch)
 """
@@ -91,13 +92,20 @@ def _has_producer(job: LayerJob, module: str) -> bool:
 
 
 def _apply_scale(job: LayerJob, module: str, weights: dict[str, Tensor], scale: Tensor) -> None:
-    for source in job.stored(module, "weight").sources:
-        weights[source] = weights[source] * scale
     producer = _NORMS.get(module) or _ROWS_OF[module]
-    for leaf in ("weight", "bias"):
-        name = job.stored(producer, leaf).sources[-1]
+    for source in (*job.stored(module, "weight").sources, *_added(job, module, "reduce")):
+        weights[source] = weights[source] * scale
+    made_by = [job.stored(producer, leaf).sources[-1] for leaf in ("weight", "bias")]
+    for name in (*made_by, *_added(job, producer, "expand")[-1:]):
         if name in weights:
             weights[name] = weights[name] / (scale[:, None] if weights[name].dim() == 2 else scale)
+
+
+def _added(job: LayerJob, module: str, factor: str) -> tuple[str, ...]:
+    """The stored factors of what is added to a matrix for tokens of pictures; none in most families."""
+    added = f"added.{module.rsplit('.', 1)[-1]}.{factor}"
+    known = any(rule.module.endswith(added) for rule in job.rules)
+    return job.stored(added, "weight").sources if known else ()
 
 
 def _scaled(stats: ChannelStats, scale: Tensor) -> ChannelStats:

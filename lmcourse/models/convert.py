@@ -101,7 +101,7 @@ def _refuse_eyes(source: Path) -> None:
         raise UnsupportedModelError(
             "a vision-language model is not converted",
             expected="a language model",
-            got="a LLaVA folder",
+            got="a folder with a vision tower",
             where=source,
             next_step="use the folder as it is; `lmcourse lite auto_awq` makes its language model smaller",
         )

@@ -71,7 +71,7 @@ class RandomTensors:
         return self._draw(name, torch.int8 if self.tensors[name].dtype == "I8" else torch.int32)
 
     def _draw(self, name: str, dtype: torch.dtype) -> Tensor:
-        shape, shaper = self.tensors[name].shape, self._shapers.get(name.rsplit(".", 1)[1], self._shapers["weight"])
+        shape, shaper = self.tensors[name].shape, self._shapers.get(name.rsplit(".", 1)[-1], self._shapers["weight"])
         start = int.from_bytes(hashlib.sha256(f"{self._seed}:{name}".encode()).digest()[:8], "little", signed=True)
         flat = torch.empty(math.prod(shape), dtype=dtype, device=self._device)
         for begin in range(0, flat.numel(), _CHUNK):

@@ -88,6 +88,7 @@ _ROWS = (
         assistant=Turn(" <|Bot|>: ", "<TOKENS_UNUSED_1>"),
         cue=" <|Bot|>: ",
         stop_words=("<TOKENS_UNUSED_0>", "<TOKENS_UNUSED_1>"),
+        picture="{mark}",
     ),
     ChatTemplate(  # InternLM2's marks under the names that its vocabulary has for them
         "xcomposer2",
@@ -96,6 +97,7 @@ _ROWS = (
         assistant=Turn("[UNUSED_TOKEN_146]assistant\n", "[UNUSED_TOKEN_145]\n"),
         cue="[UNUSED_TOKEN_146]assistant\n",
         stop_words=("[UNUSED_TOKEN_145]",),
+        picture="{mark}",
     ),
     _LLAMA2,
     replace(_LLAMA2, name="codellama", infilling=("<PRE> ", " <SUF>", " <MID>"), stop_words=("</s>", "<EOT>")),

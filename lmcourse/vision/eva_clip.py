@@ -10,14 +10,13 @@ Lesson: 6 (from pixels to features)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from lmcourse.models import TensorSource
 from lmcourse.vision.clip import ClipLayer, ClipSpec
+from lmcourse.vision.weights import count_layers, stored_shape
 
 __all__ = ["EVA_CLIP_G", "EvaTower", "eva_names", "eva_sizes"]
 
@@ -86,17 +85,14 @@ def eva_names(prefix: str, num_layers: int) -> dict[str, tuple[str, ...]]:
 
 def eva_sizes(source: TensorSource, prefix: str) -> ClipSpec:
     """The tower's shape, read off its tensors, since no config has it."""
-    shapes: Mapping[str, tuple[int, ...]] = {
-        name.removeprefix(prefix): info.shape for name, info in source.tensors.items() if name.startswith(prefix)
-    }
-    hidden, _, patch, _ = shapes["patch_embed.proj.weight"]
-    numbers = [int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")]
+    hidden, _, patch, _ = stored_shape(source, prefix + "patch_embed.proj.weight", 4)
+    positions = stored_shape(source, prefix + "pos_embed", 3)[1]
     return ClipSpec(
         hidden=hidden,
-        intermediate=shapes["blocks.0.mlp.fc1.weight"][0],
-        num_layers=max(numbers) + 1,
+        intermediate=stored_shape(source, prefix + "blocks.0.mlp.fc1.weight", 2)[0],
+        num_layers=count_layers(source, prefix + "blocks."),
         num_heads=max(1, hidden // _HEAD_DIM),
-        side=patch * int((shapes["pos_embed"][1] - 1) ** 0.5),
+        side=patch * max(1, int((positions - 1) ** 0.5)),
         patch=patch,
         activation=EVA_CLIP_G.activation,
         norm_eps=EVA_CLIP_G.norm_eps,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from lmcourse.models import TensorSource
+from lmcourse.vision.weights import count_layers, stored_shape
 
 __all__ = ["QFormer", "QFormerSpec", "qformer_names", "qformer_sizes"]
 
@@ -128,14 +129,15 @@ def _leaves(ours: str, *stored: str) -> Names:
 
 def qformer_sizes(source: TensorSource, prefix: str, queries: str) -> QFormerSpec:
     """The shape, read off the tensors, since no config has it."""
-    shapes = {name.removeprefix(prefix): info.shape for name, info in source.tensors.items() if name.startswith(prefix)}
-    numbers = {int(name.split(".")[2]) for name in shapes if name.startswith("encoder.layer.")}
-    looking = sorted(n for n in numbers if f"encoder.layer.{n}.crossattention.self.key.weight" in shapes)
+    layers = prefix + "encoder.layer."
+    num_layers, (_, num_queries, hidden) = count_layers(source, layers), stored_shape(source, queries, 3)
+    keys = "crossattention.self.key.weight"
+    looking = [n for n in range(1, num_layers) if f"{layers}{n}.{keys}" in source.tensors]
     return QFormerSpec(
-        hidden=source.tensors[queries].shape[-1],
-        intermediate=shapes["encoder.layer.0.intermediate_query.dense.weight"][0],
-        num_layers=max(numbers) + 1,
-        num_queries=source.tensors[queries].shape[-2],
-        seen=shapes["encoder.layer.0.crossattention.self.key.weight"][1],
-        every=looking[1] if len(looking) > 1 else max(numbers) + 1,
+        hidden=hidden,
+        intermediate=stored_shape(source, f"{layers}0.intermediate_query.dense.weight", 2)[0],
+        num_layers=num_layers,
+        num_queries=num_queries,
+        seen=stored_shape(source, f"{layers}0.{keys}", 2)[1],
+        every=looking[0] if looking else num_layers,
     )

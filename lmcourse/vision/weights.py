@@ -23,9 +23,11 @@ from lmcourse.models import TensorInfo, TensorSource
 __all__ = [
     "ComputedTensors",
     "Names",
+    "count_layers",
     "find_prefix",
     "load_module",
     "projector_names",
+    "stored_shape",
     "tower_names",
     "tower_prefix",
     "tower_sizes",
@@ -124,6 +126,25 @@ def tower_sizes(source: TensorSource, prefix: str) -> dict[str, int]:
         "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"][0],
         "num_attention_heads": max(1, hidden // 64),
     }
+
+
+def stored_shape(source: TensorSource, name: str, num_axes: int) -> tuple[int, ...]:
+    """The shape of a tensor; CheckpointError if there is none of this name with so many axes."""
+    if name not in source.tensors:
+        raise _missing(source, name)
+    shape = source.tensors[name].shape
+    if len(shape) != num_axes or 0 in shape:
+        raise CheckpointError(
+            f"{name} has the wrong shape", expected=f"{num_axes} axes, none empty", got=list(shape),
+            where=source.folder, next_step="get the model's files again",
+        )  # fmt: skip
+    return shape
+
+
+def count_layers(source: TensorSource, prefix: str) -> int:
+    """One more than the highest number behind the prefix; 1 if there is none, so that what is missed has a name."""
+    numbers = [name.removeprefix(prefix).split(".")[0] for name in source.tensors if name.startswith(prefix)]
+    return max([int(number) for number in numbers if number.isdecimal()], default=0) + 1
 
 
 def load_module(module: nn.Module, names: Mapping[str, tuple[str, ...]], source: TensorSource, like: Tensor) -> None:

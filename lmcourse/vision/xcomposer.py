@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lmcourse.models import TensorSource
+from lmcourse.models.config_reader import ConfigReader
 from lmcourse.vision.clip import ClipSpec
 from lmcourse.vision.eva_clip import EVA_CLIP_G, EvaTower, eva_names, eva_sizes
 from lmcourse.vision.eyes import Eyes
@@ -33,7 +34,7 @@ from lmcourse.vision.weights import ComputedTensors, Names
 __all__ = ["XComposerEncoder", "XComposerEyes", "XComposerSpec", "drawn_xcomposer", "stored_xcomposer"]
 
 _TOWER, _QFORMER, _QUERIES = "visual_encoder.", "Qformer.bert.", "query_tokens"
-_FLAGS = {"first": ("flag_image_start",), "last": ("flag_image_end",)}
+_FLAGS = ("flag_image_start", "flag_image_end")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ class XComposerEyes(Eyes):
         self.norm = nn.LayerNorm(spec.tower.hidden, 1e-5)
         self.qformer = QFormer(spec.qformer)
         self.projection = nn.Linear(spec.qformer.hidden, spec.hidden)
-        self.first = nn.Parameter(torch.empty(spec.hidden))
-        self.last = nn.Parameter(torch.empty(spec.hidden))
+        self.flags = nn.Parameter(torch.empty(2, spec.hidden))  # before a picture, and behind it
 
     @property
     def like(self) -> Tensor:
@@ -78,7 +78,7 @@ class XComposerEyes(Eyes):
         """uint8 [pictures, 3, side, side] → [pictures · num_tokens, hidden]."""
         seen = self.norm(self.tower(self.normalise(pixels)))
         tokens = self.projection(self.qformer(seen))
-        first, last = (flag.expand(len(tokens), 1, -1) for flag in (self.first, self.last))
+        first, last = (flag.expand(len(tokens), 1, -1) for flag in self.flags)
         return torch.cat((first, tokens, last), dim=1).flatten(0, 1)
 
 
@@ -102,25 +102,44 @@ def stored_xcomposer(source: TensorSource, hidden: int) -> tuple[XComposerEyes, 
     names |= {f"qformer.{ours}": s for ours, s in qformer_names(spec.qformer, _QFORMER, _QUERIES).items()}
     for ours, stored in (("norm", "ln_vision"), ("projection", "internlm_proj")):
         names |= {f"{ours}.{leaf}": (f"{stored}.{leaf}",) for leaf in ("weight", "bias")}
-    return XComposerEyes(spec), names | _FLAGS, ComputedTensors(source, _computed(spec))
+    return XComposerEyes(spec), names | {"flags": _FLAGS}, ComputedTensors(source, _computed(spec))
 
 
 def _computed(spec: XComposerSpec) -> Mapping[str, Any]:
     """What is stored with axes of one, and the bias that keys do not have."""
 
-    def flat(name: str) -> Any:
-        return lambda source: source.read(name).flatten(0, -2).squeeze(0)
+    def rows(name: str) -> Any:
+        return lambda source: source.read(name).flatten(0, -2)
 
-    computed = {name: flat(name) for name in (_TOWER + "cls_token", _TOWER + "pos_embed", _QUERIES)}
-    computed |= {name: flat(name) for (name,) in _FLAGS.values()}
+    computed = {name: rows(name) for name in (_TOWER + "pos_embed", _QUERIES, *_FLAGS)}
+    computed[_TOWER + "cls_token"] = lambda source: source.read(_TOWER + "cls_token").flatten()
     for n in range(spec.tower.num_layers):
         computed[f"{_TOWER}blocks.{n}.attn.k_bias"] = lambda source: torch.zeros(spec.tower.hidden)
     return computed
 
 
 def drawn_xcomposer(config: Mapping[str, Any], hidden: int) -> XComposerEyes:
-    """Eyes for random weights: the published shape, or what vision_config and qformer_config say instead."""
-    tower = dataclasses.replace(EVA_CLIP_G, **(config.get("vision_config") or {}))
-    queries = {"num_queries": config.get("num_query_token", QFormerSpec.num_queries)}
-    qformer = QFormerSpec(**{"seen": tower.hidden, **queries, **(config.get("qformer_config") or {})})
-    return XComposerEyes(XComposerSpec(tower, qformer, hidden))
+    """Eyes for random weights: the published shape, or what vision_config and qformer_config say instead.
+
+    These two have transformers' names for CLIP's and BLIP-2's configs.
+    """
+    reader = ConfigReader(config)
+    tower, qformer = ConfigReader(reader.table("vision_config")), ConfigReader(reader.table("qformer_config"))
+    plain, bert = EVA_CLIP_G, QFormerSpec()
+    eva = dataclasses.replace(
+        plain,
+        hidden=tower.count("hidden_size", default=plain.hidden),
+        intermediate=tower.count("intermediate_size", default=plain.intermediate),
+        num_layers=tower.count("num_hidden_layers", default=plain.num_layers),
+        num_heads=tower.count("num_attention_heads", default=plain.num_heads),
+        side=tower.count("image_size", default=plain.side),
+        patch=tower.count("patch_size", default=plain.patch),
+    )
+    queries = QFormerSpec(
+        hidden=qformer.count("hidden_size", default=bert.hidden),
+        intermediate=qformer.count("intermediate_size", default=bert.intermediate),
+        num_layers=qformer.count("num_hidden_layers", default=bert.num_layers),
+        num_queries=reader.count("num_query_token", default=bert.num_queries),
+        seen=eva.hidden,
+    )
+    return XComposerEyes(XComposerSpec(eva, queries, hidden))

@@ -8,6 +8,7 @@ from lmcourse.accounting import count_parameters
 from lmcourse.bundled import dummy_names, dummy_path
 from lmcourse.bundled.dummy_shapes import shape_names
 from lmcourse.models import load_spec
+from lmcourse.models.decoder import meta_decoder
 from lmcourse.text.tokenizer import Tokenizer
 
 BILLIONS = {  # as model cards and papers state them
@@ -49,3 +50,13 @@ def test_folder_goes_where_it_can(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     assert (tmp_path / "temporary") in dummy_path("dummy:gemma-2b").parents
+
+
+@pytest.mark.parametrize("name", ["internlm-xcomposer-7b", "internlm-xcomposer2-7b", "internlm-xcomposer2-vl-7b"])
+def test_shape_that_sees_is_its_language_models_and_what_pictures_need(name):
+    spec = load_spec(dummy_path(f"dummy:{name}"))
+    counted = count_parameters(spec)
+    alone = "internlm2-7b" if spec.picture_rank else "internlm-7b"
+    assert counted.total - counted.pictured == count_parameters(load_spec(dummy_path(f"dummy:{alone}"))).total
+    assert counted.total == sum(weight.numel() for weight in meta_decoder(spec).parameters())
+    assert counted.pictured == spec.num_layers * 256 * (73728 if spec.picture_rank else 0)

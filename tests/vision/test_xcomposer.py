@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parents[1] / "references")])
 
-from xcomposer_cases import TINIES, VOCAB, Tiny, xcomposer2
+from xcomposer_cases import TINIES, VOCAB, Tiny, xcomposer, xcomposer2
 
-from lmcourse import GenerationConfig, TurbomindEngineConfig
+from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
 from lmcourse.engine import Engine
+from lmcourse.errors import CheckpointError, LmcourseError
 from lmcourse.text.pictures import PicturedIds, Piece
 from lmcourse.vision import load_encoder
 
@@ -114,13 +116,13 @@ def test_logits_are_the_references(tiny, draw, tmp_path) -> None:
     ],
 )
 def test_chunks_preemption_and_prefixes_change_nothing(tiny, draw, tmp_path, settings) -> None:
-    prompts = mixed_prompts(draw)
+    prompts, caches = mixed_prompts(draw), bool(settings.get("enable_prefix_caching"))
     with open_engine(tiny.write(tmp_path / "model"), **settings) as engine:
-        for _ in range(2):
+        for _ in range(1 + caches):
             for prompt, answer in zip(prompts, run(engine, prompts), strict=True):
                 expect(tiny, prompt, answer)
         hits = engine.stats().num_hit_tokens
-    assert (hits > 0) == bool(settings.get("enable_prefix_caching"))
+    assert (hits > 0) == caches
 
 
 def test_a_token_without_a_picture_takes_nothing_from_its_neighbours_low_rank_part(draw, tmp_path, seed) -> None:
@@ -137,3 +139,116 @@ def test_positions_of_another_grid_are_stretched(draw, tmp_path, seed) -> None:
     with open_engine(tiny.write(tmp_path / "model")) as engine:
         prompt = [3, draw(50, 40), 9]
         expect(tiny, prompt, run(engine, [prompt])[0])
+
+
+def test_scales_folded_into_a_layer_change_no_logits(draw, tmp_path, seed) -> None:
+    """What AWQ does before it rounds: each scale is taken out again, for pictures' tokens too."""
+    from lmcourse.lite.layer_quantise import LayerJob, _apply_scale
+    from lmcourse.lite.methods import SMOOTH
+    from lmcourse.models import open_weights
+    from lmcourse.quant import QuantSettings
+
+    tiny, prompt = xcomposer2(), [3, 5, draw(30, 44), 8, 9]
+    weights = open_weights(tiny.write(tmp_path / "model"), dtype=torch.float32, device=CPU)[0]
+    job = LayerJob(weights.spec, weights.rules, 1, SMOOTH, QuantSettings(group_size=8))
+    scaled = dict(tiny.tensors)
+    for module in ("attention.qkv", "mlp.gate_up", "mlp.down"):
+        width = weights.spec.intermediate if module == "mlp.down" else weights.spec.hidden
+        _apply_scale(job, module, scaled, torch.rand(width) + 0.5)
+    assert sum(not torch.equal(scaled[name], tiny.tensors[name]) for name in scaled) == 11
+    reference = importlib.import_module("reference_xcomposer2")
+    found, wanted = (reference.logits(tiny.config, tensors, prompt, **tiny.shape) for tensors in (scaled, tiny.tensors))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_language_part_in_four_bits(tiny, draw, tmp_path) -> None:
+    """The base is packed; towers, factors for pictures and what LoRA added stay, and logits stay close."""
+    from lmcourse.lite import AwqJob, auto_awq
+    from lmcourse.quant import QuantSettings
+
+    job = AwqJob(calib_samples=4, calib_seqlen=32, settings=QuantSettings(group_size=8))
+    auto_awq(tiny.write(tmp_path / "model"), tmp_path / "small", job, device="cpu")
+    names = set(load_file(tmp_path / "small" / "model.safetensors"))
+    assert not any("lora_A" in name and "Plora" not in name for name in names)
+    untouched = {name for name in tiny.tensors if name.startswith(("vit.", "visual_", "Qformer", "vision_", "flag"))}
+    assert untouched <= names
+    assert {name for name in tiny.tensors if "Plora" in name} <= names
+    prompt = [*random_ids(4), draw(40, 25), *random_ids(5)]
+    reference = importlib.import_module(f"reference_{tiny.truth}")
+    wanted = reference.logits(tiny.config, tiny.tensors, prompt, **tiny.shape)[-1].log_softmax(-1)
+    with open_engine(tmp_path / "small") as engine:
+        _, found = run(engine, [prompt])[0]
+        assert engine.weight_format == "awq"
+    assert torch.corrcoef(torch.stack([found[0].double(), wanted]))[0, 1] > 0.9
+
+
+def test_pipeline_puts_the_picture_where_the_published_prompts_have_it(tiny, draw, tmp_path) -> None:
+    texts = {
+        "xcomposer": (" <|User|>: ", "what?<TOKENS_UNUSED_0> <|Bot|>: "),
+        "xcomposer2": (
+            "[UNUSED_TOKEN_146]user\n", "what?[UNUSED_TOKEN_145]\n[UNUSED_TOKEN_146]assistant\n",
+        ),
+    }  # fmt: skip
+    before, behind = texts[tiny.truth]
+    with pipeline(tiny.write(tmp_path / "model"), backend_config=TurbomindEngineConfig(session_len=300)) as pipe:
+        ids = pipe.encode(("what?", draw(40, 40)))
+        head = pipe.tokenizer.encode(before, add_bos=True)
+        assert ids[: len(head)] == head
+        assert ids.pieces[0].start == len(head)
+        assert pipe.tokenizer.decode(ids[ids.pieces[0].stop :]) == behind
+        answer = pipe(("what?", draw(40, 40)), max_new_tokens=4, ignore_eos=True)
+        assert (len(answer.token_ids), pipe.template.name) == (4, tiny.truth)
+
+
+def change(tiny: Tiny, tensors: dict[str, Tensor] | None = None, **config: object) -> Tiny:
+    """Another config, or tensors; None takes one away."""
+    new = tiny.tensors | (tensors or {})
+    kept = {name: tensor for name, tensor in new.items() if tensor is not None}
+    return tiny._replace(config=tiny.config | config, tensors=kept)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: change(xcomposer2(), {"plora_glb_GN": torch.ones(1, 1, 40)}), "4KHD or 2.5"),
+        (lambda: change(xcomposer2(), img_size=22), "sizes that divide"),
+        (lambda: change(xcomposer2(), {"vision_proj.2.weight": None}), "vision_proj.2.weight"),
+        (lambda: change(xcomposer2(), {"model.layers.1.feed_forward.w3.Plora_A.weight": None}), "w3.Plora_A"),
+        (lambda: change(xcomposer(), {"ln_vision.bias": None}), "ln_vision.bias"),
+        (lambda: change(xcomposer(), {"query_tokens": None}), "query_tokens"),
+        (lambda: change(xcomposer(), {"visual_encoder.cls_token": torch.ones(1, 1, 7)}), "cls_token"),
+        (lambda: change(xcomposer(), internlm_lora={"lora_r": -1}), "lora_r"),
+        (
+            lambda: change(xcomposer(), {"internlm_model.model.layers.0.mlp.up_proj.lora_B.weight": None}),
+            r"up_proj does not fit",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_clear_error(make, message, tmp_path, seed) -> None:
+    with pytest.raises(LmcourseError, match=message) as caught:
+        open_engine(make().write(tmp_path / "model"))
+    assert caught.value.next_step
+
+
+def test_pickled_weights_are_refused_with_the_way_out(tmp_path, seed) -> None:
+    """As both are published."""
+    folder = xcomposer().write(tmp_path / "model")
+    for file in folder.glob("model*"):
+        file.rename(folder / f"pytorch_{file.name.replace('safetensors', 'bin', 1)}")
+    with pytest.raises(CheckpointError, match="weights_only"):
+        open_engine(folder)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_bfloat16_on_cuda_is_as_near_as_bfloat16_can_be(tiny, draw, tmp_path) -> None:
+    """Graphs, kernels and pictures in one batch: chosen tokens lose little against the float64 reference."""
+    folder, prompts = tiny.write(tmp_path / "model"), mixed_prompts(draw)
+    reference = importlib.import_module(f"reference_{tiny.truth}")
+    with open_engine(folder, dtype="bfloat16", max_prefill_token_num=64) as engine:
+        answers = run(engine, prompts)
+    for parts, (tokens, found) in zip(prompts, answers, strict=True):
+        logits = reference.logits(tiny.config, tiny.tensors, [*parts, *tokens[:-1]], **tiny.shape)[-NUM_NEW:]
+        wanted = logits.log_softmax(-1)
+        scale = float(logits.abs().max())
+        assert float((found.double() - wanted).abs().max()) < 0.05 * scale  # 8 bits, rounded anew by every layer
