@@ -77,8 +77,9 @@ def _write(folder: Path, files: Mapping[str, str]) -> Path:
 
 
 def _files(config: Mapping[str, Any]) -> dict[str, Any]:
-    vocab = config.get("padded_vocab_size", config.get("vocab_size"))
-    bos, eos = config.get("bos_token_id"), config.get("eos_token_id", 2)
+    language = _language_model(config)
+    vocab = language.get("padded_vocab_size", language.get("vocab_size"))
+    bos, eos = language.get("bos_token_id"), language.get("eos_token_id", 2)
     special = {str(eos): {"content": "</s>", "special": True}}
     tokens = {"eos_token": "</s>"}
     if bos not in (None, eos):
@@ -92,8 +93,15 @@ def _files(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _language_model(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of the language model, which may stand inside."""
+    inner: Mapping[str, Any] = config.get("language_config", config)
+    return inner
+
+
 def _awq(config: Mapping[str, Any]) -> dict[str, Any]:
     """Groups of 128 input features, or as many as divide all widths (Falcon-7B's 4544 is 71 · 64)."""
+    config = _language_model(config)
     widths = [config[key] for key in ("hidden_size", "intermediate_size", "ffn_hidden_size") if key in config]
     group = functools.reduce(math.gcd, widths, 128)
     return {"quant_method": "awq", "version": "gemm", "bits": 4, "group_size": group, "zero_point": True}

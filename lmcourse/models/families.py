@@ -95,7 +95,17 @@ FAMILIES = (
     Family("Yi", "6B - 34B", ("LlamaForCausalLM",), layout=_LLAMA),
     Family("Mistral", "7B", ("MistralForCausalLM",), layout=_MISTRAL),
     Family("DeepSeek-MoE", "16B", ("DeepseekForCausalLM",), layout=_DEEPSEEK),
-    Family("DeepSeek-VL", "7B", ("MultiModalityCausalLM",), _IMAGES),
+    Family(
+        "DeepSeek-VL",
+        "1.3B - 7B",
+        (
+            "MultiModalityCausalLM",
+            "DeepseekVLForConditionalGeneration",
+            "DeepseekVLHybridForConditionalGeneration",
+        ),
+        _IMAGES,
+        layout=_LLAMA,
+    ),
     Family("Mixtral", "8x7B", ("MixtralForCausalLM",), layout=_MIXTRAL),
     Family("Gemma", "2B - 7B", ("GemmaForCausalLM",), layout=_GEMMA),
     Family("Dbrx", "132B", ("DbrxForCausalLM",), layout=_DBRX),

@@ -1,6 +1,7 @@
 """The language model inside a vision-language checkpoint: its config and its tensors, as if it were alone.
 
     liuhaotian    LlavaLlamaForCausalLM                  a Llama's own config and names, and mm_… keys beside them
+    deepseek-ai   MultiModalityCausalLM                  language_config, as sparing; names begin with language_model.
     llava-hf      Llava(Next)ForConditionalGeneration    text_config, which holds what differs from its class's
                                                          defaults;
                                                          names begin with language_model. or model.language_model.
@@ -20,9 +21,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lmcourse.errors import CheckpointError
-from lmcourse.models.checkpoint import TensorSource
+from lmcourse.errors import CheckpointError, UnsupportedModelError
+from lmcourse.models.checkpoint import Checkpoint, TensorSource
 from lmcourse.models.files import read_json
+from lmcourse.models.random_weights import draws_weights
 from lmcourse.models.safetensors_file import TensorInfo
 
 __all__ = ["LanguagePart", "has_pictures", "language_config", "read_language_config"]
@@ -34,7 +36,13 @@ _BESIDE = {  # a language model's config with keys of its own for vision → the
     "LlavaMistralForCausalLM": "MistralForCausalLM",
     "LlavaQwenForCausalLM": "Qwen2ForCausalLM",
 }
-_AROUND = ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration")
+_DEEPSEEK_VL = ("DeepseekVLForConditionalGeneration", "DeepseekVLHybridForConditionalGeneration")
+_AROUND = {  # a config around the language model's own → the key of that one
+    "LlavaForConditionalGeneration": "text_config",
+    "LlavaNextForConditionalGeneration": "text_config",
+    "MultiModalityCausalLM": "language_config",
+    **dict.fromkeys(_DEEPSEEK_VL, "text_config"),
+}
 _LLAMA = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
 _DEFAULTS: dict[str, dict[str, Any]] = {  # of transformers' config classes, by model_type
     "llama": {**_LLAMA, "architectures": ["LlamaForCausalLM"], "vocab_size": 32000, "rms_norm_eps": 1e-6},
@@ -62,8 +70,9 @@ _OUTER = ("language_model.", "internlm_model.")  # before names that a language 
 _VISION = (
     "vision_tower.", "multi_modal_projector.", "mm_projector.", "image_newline",
     "visual_encoder.", "ln_vision.", "Qformer.", "query_tokens", "internlm_proj.", "flag_image_",
-    "vit.", "vision_proj.", "plora_glb_GN", "plora_sub_GN",
+    "vit.", "vision_proj.", "plora_glb_GN", "plora_sub_GN", "vision_model.", "aligner.", "high_res_vision_",
 )  # fmt: skip
+_DEEPSEEK_VOCAB, _DEEPSEEK_ENDS = 102400, {"bos_token_id": 100000, "eos_token_id": 100001}
 
 
 def has_pictures(config: Config) -> bool:
@@ -73,7 +82,13 @@ def has_pictures(config: Config) -> bool:
 
 def read_language_config(folder: Path) -> Config:
     """config.json of a folder, or what it says of the language model in it."""
-    return language_config(read_json(folder / "config.json"))
+    config = read_json(folder / "config.json")
+    language = language_config(config)
+    if not _architectures(config) & {*_DEEPSEEK_VL} or draws_weights(folder):
+        return language
+    # its class ties the head and published files have one, so configs say nothing that could be relied on
+    has_head = any(name.startswith("lm_head.") for name in Checkpoint(folder).tensors)
+    return {**language, "tie_word_embeddings": not has_head}
 
 
 def language_config(config: Config) -> Config:
@@ -82,7 +97,7 @@ def language_config(config: Config) -> Config:
     for outer, inner in _BESIDE.items():
         if outer in named:
             return {**config, "architectures": [inner], "model_type": None}
-    return _inner_config(config) if named & {*_AROUND} else config
+    return next((_inner_config(config, key) for outer, key in _AROUND.items() if outer in named), config)
 
 
 def _architectures(config: Config) -> set[str]:
@@ -90,19 +105,27 @@ def _architectures(config: Config) -> set[str]:
     return {str(name) for name in stated} if isinstance(stated, list) else {str(stated)}
 
 
-def _inner_config(config: Config) -> Config:
-    text = config.get("text_config") or {}
+def _inner_config(config: Config, key: str) -> Config:
+    if "gen_head_config" in config:
+        raise UnsupportedModelError(
+            "this is Janus, which draws pictures, too: it is not covered",
+            expected="DeepSeek-VL, whose config has no gen_head_config",
+            got=", ".join(sorted(name for name in config if name.startswith("gen_"))),
+            where="config.json, gen_head_config",
+        )
+    text = config.get(key) or {}
     kind = text.get("model_type", "llama") if isinstance(text, Mapping) else repr(text)
     if not isinstance(text, Mapping) or kind not in _DEFAULTS:
         raise CheckpointError(
-            "the config's text_config is of no language model that runs with pictures",
+            f"the config's {key} is of no language model that runs with pictures",
             expected="an object with model_type " + " | ".join(_DEFAULTS),
             got=repr(kind)[:80],
-            where="config.json, text_config",
+            where=f"config.json, {key}",
             next_step="use a LLaVA on one of these",
         )
     defaults = {**_DEFAULTS[kind], **{key: config[key] for key in _SHARED if config.get(key) is not None}}
-    return {**defaults, **{key: value for key, value in text.items() if value is not None or key not in defaults}}
+    read = {**defaults, **{name: value for name, value in text.items() if value is not None or name not in defaults}}
+    return read if read.get("vocab_size") != _DEEPSEEK_VOCAB else {**read, **_DEEPSEEK_ENDS}  # configs have Llama's
 
 
 class LanguagePart:
@@ -119,6 +142,11 @@ class LanguagePart:
         return sum(info.num_bytes for info in self.tensors.values())
 
     @property
+    def stored_names(self) -> set[str]:
+        """What these tensors are called in the folder."""
+        return set(self._stored.values())
+
+    @property
     def whole_bytes(self) -> int:
         """Of these and all other tensors of the folder."""
         return self._source.num_bytes
@@ -133,8 +161,7 @@ class LanguagePart:
 
     def read_others(self) -> dict[str, Tensor]:
         """All that is not the language model's, under the stored names."""
-        own = set(self._stored.values())
-        return {name: self._source.read(name) for name in self._source.tensors if name not in own}
+        return {name: self._source.read(name) for name in self._source.tensors.keys() - self.stored_names}
 
     def stored_name(self, name: str) -> str:
         """What a tensor of the language model, perhaps one made of several or packed, is called in such a folder."""

@@ -57,6 +57,7 @@ class ChatTemplate:
     adds_bos: bool = True
     tools: ToolFormat | None = None  # None: the family was taught no calls
     picture: str = "{mark}\n"  # how a picture stands before its message's text
+    pictures: str | None = None  # how each of several does, {number} counting from 0; None: as one does
 
     def render(self, messages: str | Sequence[Message], mark: str = "") -> str:
         """The prompt for a conversation, without BOS; a str is one message of the user. May raise PromptError.
@@ -81,8 +82,10 @@ class ChatTemplate:
     def _write(self, content: str | list[Part], mark: str) -> str:
         if isinstance(content, str):
             return content
-        pictures = [self.picture.replace("{mark}", mark) for part in content if part["type"] == "image"]
-        return "".join([*pictures, *(part["text"] for part in content if part["type"] == "text")])
+        count = sum(part["type"] == "image" for part in content)
+        form = self.pictures if self.pictures is not None and count > 1 else self.picture
+        marks = [form.replace("{number}", str(number)).replace("{mark}", mark) for number in range(count)]
+        return "".join([*marks, *(part["text"] for part in content if part["type"] == "text")])
 
     def _sides(self, turn: Message) -> Turn:
         sides = self._turns()[turn["role"]]

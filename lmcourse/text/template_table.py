@@ -157,6 +157,8 @@ _ROWS = (
         name="deepseek-vl",
         default_system="You are a helpful language and vision assistant. You are able to understand the visual content "
         "that the user provides, and assist the user with a variety of tasks using natural language.",
+        picture="{mark}",
+        pictures="{mark} is Figure {number}.\n",
     ),
     ChatTemplate(
         "deepseek-coder",
@@ -227,6 +229,8 @@ BY_ARCHITECTURE = {
     "GemmaForCausalLM": "gemma",
     "DeepseekForCausalLM": "deepseek",
     "MultiModalityCausalLM": "deepseek-vl",
+    "DeepseekVLForConditionalGeneration": "deepseek-vl",
+    "DeepseekVLHybridForConditionalGeneration": "deepseek-vl",
     "DbrxForCausalLM": "dbrx",
     "FalconForCausalLM": "base",
     "RWForCausalLM": "base",

@@ -6,6 +6,8 @@ tiles          a picture → squares for the tower, and the order of their featu
 clip           ClipTower: squares → features
 llava          LlavaEncoder: LLaVA 1.5 and 1.6
   llava_config   both layouts' configs → LlavaSpec      weights   their tensors → modules
+deepseek_vl    DeepseekVlEncoder: SigLIP (siglip) alone, or beside SAM (sam); square: a picture → its squares
+  deepseek_vl_folder   which reads either layout's config (_published, _converted, _spec) and tensors (_names)
 loading        load_encoder: a folder → its encoder
 """
 

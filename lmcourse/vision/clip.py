@@ -27,7 +27,15 @@ def _quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": _quick_gelu, "gelu": fn.gelu}
+def _tanh_gelu(x: Tensor) -> Tensor:
+    return fn.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": _quick_gelu,
+    "gelu": fn.gelu,
+    "gelu_pytorch_tanh": _tanh_gelu,
+}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lmcourse.models import read_json
 from lmcourse.vision.clip import ACTIVATIONS, ClipSpec
 from lmcourse.vision.tiles import ANYRES_GRIDS, CLIP_MEAN, CLIP_STD, Cutting
 
-__all__ = ["LlavaSpec", "read_llava"]
+__all__ = ["LlavaSpec", "read_llava", "read_processor"]
 
 Config = Mapping[str, Any]
 
@@ -125,7 +125,7 @@ def _liuhaotian_cutting(config: Config, tower: ClipSpec) -> Cutting:
 
 
 def _hf_cutting(config: Config, folder: Path, tower: ClipSpec) -> Cutting:
-    stated = _read_processor(folder)
+    stated = read_processor(folder)
     anyres = "LlavaNextForConditionalGeneration" in (config.get("architectures") or [])
     strategy = config.get("vision_feature_select_strategy", "default")
     if strategy not in ("default", "full") or (strategy == "full" and anyres):
@@ -156,7 +156,8 @@ def _hf_cutting(config: Config, folder: Path, tower: ClipSpec) -> Cutting:
     )
 
 
-def _read_processor(folder: Path) -> Config:
+def read_processor(folder: Path) -> Config:
+    """How the folder says that pictures are cut; empty where it says nothing."""
     if (folder / "preprocessor_config.json").exists():
         return read_json(folder / "preprocessor_config.json")
     if (folder / "processor_config.json").exists():

@@ -29,6 +29,8 @@ from lmcourse.models import (
     require_folder,
 )
 from lmcourse.text.hub import find_model
+from lmcourse.vision.deepseek_vl import DeepseekVlEncoder
+from lmcourse.vision.deepseek_vl_folder import plan_deepseek_vl, warn_of_unused
 from lmcourse.vision.llava import LlavaEncoder, LlavaEyes
 from lmcourse.vision.llava_config import LlavaSpec, read_llava
 from lmcourse.vision.weights import find_prefix, load_module, projector_names, tower_names, tower_prefix, tower_sizes
@@ -38,6 +40,7 @@ from lmcourse.vision.xcomposer2 import read_xcomposer2, refuse_tiles, stretch_po
 __all__ = ["load_encoder"]
 
 Config = Mapping[str, Any]
+PictureEncoder = LlavaEncoder | DeepseekVlEncoder
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class _Place:
         return stated if isinstance(stated, Mapping) else {}
 
 
-def load_encoder(folder: Path, *, dtype: torch.dtype, device: torch.device) -> LlavaEncoder | None:
+def load_encoder(folder: Path, *, dtype: torch.dtype, device: torch.device) -> PictureEncoder | None:
     """The encoder of a folder with pictures, its weights on the device."""
     folder = require_folder(folder)
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
@@ -134,9 +137,24 @@ def _build_xcomposer2(place: _Place) -> LlavaEncoder:
     return LlavaEncoder(_load_llava(spec, tower_source, source, place.like), None)
 
 
-_BUILDERS: Mapping[str, Callable[[_Place], LlavaEncoder]] = {
+def _build_deepseek_vl(place: _Place) -> DeepseekVlEncoder:
+    source = None if draws_weights(place.folder) else Checkpoint(place.folder)
+    with torch.device("meta"):
+        eyes, names = plan_deepseek_vl(place.config, place.folder, source, **place.sizes)
+    if source is None:
+        _draw(eyes, place)
+    else:
+        load_module(eyes, names, source, place.like)
+        warn_of_unused(names, source)
+    return DeepseekVlEncoder(eyes)
+
+
+_BUILDERS: Mapping[str, Callable[[_Place], PictureEncoder]] = {
     "InternLMXComposerForCausalLM": _build_xcomposer,
     "InternLMXComposer2ForCausalLM": _build_xcomposer2,
+    "MultiModalityCausalLM": _build_deepseek_vl,
+    "DeepseekVLForConditionalGeneration": _build_deepseek_vl,
+    "DeepseekVLHybridForConditionalGeneration": _build_deepseek_vl,
 }
 
 

@@ -21,6 +21,7 @@ from lmcourse.errors import CheckpointError
 from lmcourse.models import TensorInfo, TensorSource
 
 __all__ = [
+    "LAYER_NAMES",
     "ComputedTensors",
     "Names",
     "count_layers",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _MARK = "embeddings.class_embedding"
-_LAYER = {
+LAYER_NAMES = {
     "attention_norm": ("layer_norm1",),
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "output": ("self_attn.out_proj",),
@@ -89,7 +90,7 @@ def tower_names(prefix: str, num_layers: int) -> Names:
         "norm.bias": (prefix + "pre_layrnorm.bias",),
     }
     for n in range(num_layers):
-        for module, stored in _LAYER.items():
+        for module, stored in LAYER_NAMES.items():
             for leaf in ("weight", "bias"):
                 sources = tuple(f"{prefix}encoder.layers.{n}.{part}.{leaf}" for part in stored)
                 names[f"layers.{n}.{module}.{leaf}"] = sources
@@ -166,13 +167,18 @@ def _read(
     for name, parameter in module.named_parameters():
         parts = [_part(source, stored) for stored in names[name]]
         weight = torch.cat(parts) if len(parts) > 1 else parts[0]
-        if weight.numel() != parameter.numel() or weight.shape[:1] != parameter.shape[:1]:
+        if weight.numel() != parameter.numel() or _rows(weight) != _rows(parameter):
             raise CheckpointError(
                 f"{names[name][0]} has the wrong shape", expected=f"{list(parameter.shape)}, from config.json",
                 got=list(weight.shape), where=source.folder,
                 next_step="config and weights are of different models or versions: get both again",
             )  # fmt: skip
         yield name, weight.reshape(parameter.shape)
+
+
+def _rows(weight: Tensor) -> int:
+    """The first size that is not 1: some files hold tables as [1, rows, …]."""
+    return next((size for size in weight.shape if size != 1), 1)
 
 
 def _part(source: TensorSource, name: str) -> Tensor:

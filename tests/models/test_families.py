@@ -108,7 +108,7 @@ def test_find_family_without_architectures_goes_by_model_type():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"architectures": ["MultiModalityCausalLM"]}, "DeepSeek-VL is planned"),
+        ({"architectures": ["QWenLMHeadModel"], "visual": {}}, "QWen-VL is planned"),
         ({"architectures": ["GPT2LMHeadModel"]}, "no family of the table"),
         ({"architectures": ["Mistral3ForCausalLM"]}, "nearest is Mistral "),
         ({"architectures": ["InternLM3ForCausalLM"]}, "nearest is InternLM"),

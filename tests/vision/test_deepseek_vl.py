@@ -1,0 +1,347 @@
+"""DeepSeek-VL against transformers: one tower and two, either layout, however steps are cut."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+sys.path.append(str(Path(__file__).parent))
+
+from deepseek_vl_cases import IMAGE_ID, KINDS, VOCAB, TinyDeepseekVl, make
+
+from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
+from lmcourse.engine import Engine
+from lmcourse.errors import CheckpointError, UnsupportedModelError
+from lmcourse.models import load_spec
+from lmcourse.text.pictures import PicturedIds, Piece
+from lmcourse.vision import load_encoder
+
+SIZES = ((1, 1), (3000, 20), (1920, 1080), (90, 160), (64, 64))
+NUM_NEW = 3
+ALL = GenerationConfig(max_new_tokens=NUM_NEW, ignore_eos=True, logprobs=VOCAB)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tinies(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyDeepseekVl]:
+    """One of each kind, made when it is first asked for."""
+    root, made = tmp_path_factory.mktemp("deepseek-vl"), {}
+    print(f"weights of seed {torch.seed()}")
+
+    def get(kind: str) -> TinyDeepseekVl:
+        if kind not in made:
+            made[kind] = make(kind, root / kind)
+        return made[kind]
+
+    return get
+
+
+def open_engine(folder: Path, **settings) -> Engine:
+    usual = {"session_len": 200, "cache_block_seq_len": 16}
+    return Engine.from_folder(folder, TurbomindEngineConfig(**usual | settings))
+
+
+def make_prompt(engine: Engine, parts: list) -> PicturedIds:
+    """Ids and pictures → a prompt."""
+    ids, pieces = [], []
+    for part in parts:
+        if isinstance(part, int):
+            ids.append(part)
+        else:
+            picture = engine.encoder.prepare(part)
+            pieces.append(Piece(len(ids), picture))
+            ids += [engine.encoder.placeholder_id] * picture.num_tokens
+    return PicturedIds(ids, pieces)
+
+
+def run(engine: Engine, prompts: list[PicturedIds]) -> list[tuple[list[int], Tensor]]:
+    """Per prompt: the tokens chosen, and the log probabilities of all tokens at each."""
+    order = [engine.add(prompt, ALL) for prompt in prompts]
+    tokens, reports = {i: [] for i in order}, {i: [] for i in order}
+    while engine.has_work:
+        for output in engine.step():
+            tokens[output.request_id] += output.token_ids
+            reports[output.request_id] += output.logprobs or []
+        engine.check()
+    return [(tokens[i], torch.tensor([[report[n] for n in range(VOCAB)] for report in reports[i]])) for i in order]
+
+
+def mixed_parts(draw) -> list[list]:
+    """Odd sizes, several pictures in a prompt, one twice, texts alone."""
+    a, b, c, d, e = (draw(*size) for size in SIZES)
+    return [[1, 40, a, 50], [1, 7, b, 8, 9], [1, c], [1, 3, d, 4, e, 5, 6], [1, 20, 21, 22], [1, a, b, a, 77]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_are_those_of_transformers(tinies, draw, kind) -> None:
+    tiny = tinies(kind)
+    encoder = load_encoder(tiny.folder, dtype=torch.float32, device=CPU)
+    pictures = [draw(*size) for size in SIZES]
+    ready = [encoder.prepare(picture) for picture in pictures]
+    for picture, one, features in zip(pictures, ready, encoder.encode(ready), strict=True):
+        inputs = tiny.pixels(picture)
+        found = encoder.eyes.normalise(*(torch.from_numpy(square)[None] for square in one.squares))
+        for pixels, name in zip(found, ("pixel_values", "high_res_pixel_values"), strict=True):
+            assert (pixels is None) == (name not in inputs)
+            if pixels is not None:
+                torch.testing.assert_close(pixels, inputs[name], rtol=0, atol=1e-6)
+        with torch.no_grad():
+            wanted = tiny.model.model.get_image_features(**inputs).pooler_output[0]
+        torch.testing.assert_close(features, wanted, rtol=0, atol=3e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_transformers(tinies, draw, kind) -> None:
+    tiny, conversations = tinies(kind), mixed_parts(draw)
+    with open_engine(tiny.folder) as engine:
+        prompts = [make_prompt(engine, parts) for parts in conversations]
+        answers = run(engine, prompts)
+    for parts, prompt, (tokens, found) in zip(conversations, prompts, answers, strict=True):
+        count = tokens.index(IMAGE_ID) if IMAGE_ID in tokens else len(tokens)  # transformers would look for its picture
+        pictures = [part for part in parts if not isinstance(part, int)]
+        logits = tiny.logits([*ids_of(prompt), *tokens[:count]], pictures)[len(prompt) - 1 :]
+        torch.testing.assert_close(found[: count + 1], logits[:NUM_NEW].log_softmax(-1), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"max_prefill_token_num": 7}, {"cache_max_entry_count": 9, "session_len": 120}])
+def test_chunks_and_preemption_change_nothing(tinies, draw, settings) -> None:
+    folder, conversations = tinies("two-hf").folder, mixed_parts(draw)
+    with open_engine(folder) as engine:
+        prompts = [make_prompt(engine, parts) for parts in conversations]
+        alone = [run(engine, [prompt])[0] for prompt in prompts]
+    with open_engine(folder, **settings) as engine:
+        together = run(engine, prompts)
+    for (tokens, report), (same_tokens, same_report) in zip(alone, together, strict=True):
+        assert tokens == same_tokens
+        torch.testing.assert_close(report, same_report, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_tensor_counts(tinies, draw, tmp_path, kind) -> None:
+    """Changing any tensor of the eyes changes the features; one too many is named, one too few is an error."""
+    tiny, picture = tinies(kind), draw(50, 90)
+    folder = tmp_path / "changed"
+    shutil.copytree(tiny.folder, folder)
+    tensors = load_file(folder / "model.safetensors")
+
+    def features() -> Tensor:
+        encoder = load_encoder(folder, dtype=torch.float32, device=CPU)
+        return encoder.encode([encoder.prepare(picture)])[0]
+
+    wanted = features()
+    idle = ("attn_pool", "high_layer_norm")
+    names = [name for name in tensors if "language_model" not in name and "lm_head" not in name]
+    seen = [name for name in names if not any(part in name for part in idle)]
+    for name in seen[:: max(1, len(seen) // 9)]:
+        tensor = tensors[name] + 0.3 * torch.randn_like(tensors[name])
+        save_file({**tensors, name: tensor}, folder / "model.safetensors")
+        if not name.endswith("k_proj.bias"):  # keys' biases shift all scores of a query alike
+            assert not torch.allclose(features(), wanted, rtol=0, atol=1e-6), name
+    save_file({**tensors, "aligner.more.weight": torch.ones(2)}, folder / "model.safetensors")
+    with pytest.warns(UserWarning, match=r"does not use: aligner\.more\.weight"):
+        features()
+    save_file({name: t for name, t in tensors.items() if name != seen[-1]}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"has no tensor"):
+        features()
+
+
+def test_published_files_load_without_a_word(tinies) -> None:
+    """What the published program never reads is not worth a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_encoder(tinies("two-published").folder, dtype=torch.float32, device=CPU)
+
+
+def test_head_is_the_files(tinies, tmp_path) -> None:
+    """transformers' class ties the head unless told otherwise, published files have one: the file decides."""
+    tiny = tinies("one-hf")
+    folder = tmp_path / "tied"
+    shutil.copytree(tiny.folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert not load_spec(folder).tie_embeddings
+    tensors = load_file(folder / "model.safetensors")
+    save_file({n: t for n, t in tensors.items() if n != "lm_head.weight"}, folder / "model.safetensors")
+    assert load_spec(folder).tie_embeddings
+
+
+@pytest.mark.parametrize(("size", "hidden", "layers"), [("1.3b", 2048, 24), ("7b", 4096, 30)])
+def test_published_configs_are_read(tmp_path, size, hidden, layers) -> None:
+    """As deepseek-ai wrote them: a language model of which little is said, and its vocabulary's own ends."""
+    language = {"max_position_embeddings": 16384, "model_type": "llama", "num_hidden_layers": layers}
+    if size == "1.3b":
+        language |= {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 16}
+    language |= {"torch_dtype": "float16", "vocab_size": 102400}
+    config = {"architectures": ["MultiModalityCausalLM"], "language_config": language, "model_type": "multi_modality"}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}))
+    spec = load_spec(tmp_path)
+    assert (spec.family, spec.hidden, spec.num_layers, spec.max_context) == ("llama", hidden, layers, 16384)
+    assert (spec.bos_id, spec.eos_ids, spec.dtype, spec.tie_embeddings) == (100000, (100001,), "float16", False)
+
+
+@pytest.mark.parametrize("size", ["1.3b", "7b"])
+def test_dummy_has_the_published_shape(size) -> None:
+    from lmcourse.bundled.dummy_shapes import shape_folder
+    from lmcourse.models import read_json
+    from lmcourse.vision.deepseek_vl_folder import plan_deepseek_vl
+
+    folder = shape_folder(f"deepseek-vl-{size}")
+    spec = load_spec(folder)
+    with torch.device("meta"):
+        eyes, _ = plan_deepseek_vl(
+            read_json(folder / "config.json"), folder, None, hidden=spec.hidden, vocab=spec.vocab
+        )
+    assert eyes.spec.num_tokens == 576
+    low = sum(weight.numel() for weight in eyes.low.parameters())
+    assert 303e6 < low < 304e6
+    if size == "7b":
+        assert eyes.spec.fitting.side == 1024
+        assert 95e6 < sum(weight.numel() for weight in eyes.high.parameters()) < 97e6
+    else:
+        assert eyes.high is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "said"),
+    [
+        ("two-published", ("vision_config", "params", "concat_type"), "sequence", "concat_type"),
+        ("two-published", ("aligner_config", "params", "projector_type"), "identity", "projector"),
+        ("one-published", ("vision_config", "params", "model_name"), "siglip_so400m_patch14_384", "so400m"),
+        ("one-published", ("vision_config", "cls"), "ConvTower", "ConvTower"),
+        ("one-published", ("vision_config", "params", "image_size"), 80, "image_size"),
+        ("one-published", ("gen_head_config",), {}, "Janus"),
+        ("two-hf", ("high_res_vision_config", "use_rel_pos"), False, "use_rel_pos"),
+        ("two-hf", ("high_res_vision_config", "global_attn_indexes"), [9], "global_attn_indexes"),
+        ("one-hf", ("vision_config", "hidden_act"), "silu", "silu"),
+        ("one-hf", ("vision_config", "hidden_size"), "wide", "hidden_size"),
+        ("one-hf", ("text_config", "model_type"), "mamba", "mamba"),
+    ],
+)
+def test_config_that_is_not_covered_is_named(tinies, tmp_path, kind, path, value, said) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(tinies(kind).folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    inner = config
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises((CheckpointError, UnsupportedModelError), match=said):
+        load_encoder(folder, dtype=torch.float32, device=CPU)
+
+
+def test_pipeline_writes_the_published_prompt(tinies, draw) -> None:
+    """One picture stands before the text; several are numbered, as LMDeploy writes them."""
+    tiny = tinies("one-published")
+    system = (
+        "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+        "provides, and assist the user with a variety of tasks using natural language.\n\nUser: "
+    )
+    picture, other = draw(64, 48), draw(10, 20)
+    with pipeline(tiny.folder, backend_config=TurbomindEngineConfig(session_len=500)) as pipe:
+        ids = pipe.encode(("describe it", picture))
+        head = pipe.tokenizer.encode(system, add_bos=True)
+        assert ids == [*head, *[0] * 16, *pipe.tokenizer.encode("describe it\n\nAssistant:", add_bos=False)]
+        more = pipe.encode(("which?", [picture, other]))
+        told = ["is Figure 0.\n", "is Figure 1.\nwhich?\n\nAssistant:"]
+        first, second = (pipe.tokenizer.encode(" " + text, add_bos=False) for text in told)
+        assert more == [*head, *[0] * 16, *first, *[0] * 16, *second]
+        response = pipe(("describe it", picture), max_new_tokens=4, ignore_eos=True)
+        assert response.token_ids[0] == tiny.logits(ids_of(ids), [picture])[-1].argmax(-1).item()
+
+
+def ids_of(ids: PicturedIds) -> list[int]:
+    """As transformers wants them: its own token at pictures."""
+    marked = list(ids)
+    for piece in ids.pieces:
+        marked[piece.start : piece.stop] = [IMAGE_ID] * piece.picture.num_tokens
+    return marked
+
+
+@pytest.mark.parametrize("kind", ["one-published", "two-hf"])
+def test_language_part_in_four_bits_keeps_its_eyes(tinies, draw, tmp_path, kind) -> None:
+    from lmcourse.lite import AwqJob, auto_awq
+    from lmcourse.quant import QuantSettings
+
+    tiny, picture = tinies(kind), draw(70, 50)
+    job = AwqJob(calib_samples=2, calib_seqlen=32, settings=QuantSettings(group_size=16))
+    auto_awq(tiny.folder, tmp_path / "small", job, device="cpu")
+    names, plain = (set(load_file(place / "model.safetensors")) for place in (tmp_path / "small", tiny.folder))
+    matrices = {n for n in plain if "language_model" in n and n.endswith("_proj.weight")}
+    assert plain - names == matrices
+    assert len(matrices) == 14
+    with open_engine(tmp_path / "small") as engine:
+        assert engine.weight_format == "awq"
+        prompt = make_prompt(engine, [1, 7, picture, 9, 8])
+        _, found = run(engine, [prompt])[0]
+    wanted = tiny.logits(ids_of(prompt), [picture])[-1].log_softmax(-1)
+    assert torch.corrcoef(torch.stack([found[0], wanted]))[0, 1] > 0.9
+
+
+def test_server_and_page_see(tinies, draw) -> None:
+    """Through the seam: a data: URL in a chat completion."""
+    import base64
+    import io
+
+    from starlette.testclient import TestClient
+
+    from lmcourse.serve.app import make_app
+    from lmcourse.serve.settings import ServerSettings
+
+    file = io.BytesIO()
+    draw(40, 30).save(file, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    parts = [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": url}}]
+    body = {"model": "tiny", "messages": [{"role": "user", "content": parts}], "max_tokens": 3}
+    with pipeline(tinies("two-published").folder, backend_config=TurbomindEngineConfig(session_len=500)) as pipe:
+        app = make_app(pipe, ServerSettings(model_aliases=("tiny",)))
+        with TestClient(app) as client:
+            answer = client.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        plain = pipe.encode([{"role": "user", "content": "what?"}])
+        assert answer.json()["usage"]["prompt_tokens"] == len(plain) + 16
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["one-published", "two-hf"])
+def test_bf16_on_cuda_agrees_with_float32(tinies, draw, kind) -> None:
+    tiny = tinies(kind)
+    picture = draw(70, 50)
+    device = torch.device("cuda")
+    wanted = load_encoder(tiny.folder, dtype=torch.float32, device=CPU)
+    features = wanted.encode([wanted.prepare(picture)])[0]
+    found = load_encoder(tiny.folder, dtype=torch.bfloat16, device=device)
+    close = found.encode([found.prepare(picture)])[0].float().cpu()
+    assert torch.corrcoef(torch.stack([features.flatten(), close.flatten()]))[0, 1] > 0.995
+    with Engine.from_folder(tiny.folder, TurbomindEngineConfig(session_len=200, dtype="bfloat16")) as engine:
+        prompt = make_prompt(engine, [1, 7, picture, 9, 8])
+        _, report = run(engine, [prompt])[0]
+        _, again = run(engine, [prompt])[0]
+    truth = tiny.logits(ids_of(prompt), [picture])[-1].log_softmax(-1)
+    assert torch.corrcoef(torch.stack([report[0], truth]))[0, 1] > 0.98
+    torch.testing.assert_close(report, again, rtol=0, atol=0)
+
+
+def test_nothing_is_left_of_the_picture_but_its_pixels(tinies) -> None:
+    """Equal pixels, equal keys; another pixel, another key."""
+    encoder = load_encoder(tinies("two-hf").folder, dtype=torch.float32, device=CPU)
+    one = np.full((30, 40, 3), 90, np.uint8)
+    other = one.copy()
+    other[3, 4] = 10
+    keys = [encoder.prepare(Image.fromarray(array)).key for array in (one, one.copy(), other)]
+    assert keys[0] == keys[1] != keys[2]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        encoder.prepare(Image.fromarray(one)).num_tokens = 3
