@@ -45,30 +45,41 @@ def keep(name: str, value: Any) -> None:
 def check() -> None:
     files = ("tests/kernels/test_rank_sum.py", "tests/engine/test_crew.py")
     words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-W", "default", "--tb=short"]
-    done = subprocess.run([*words, *files], cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
-    say(done.stdout[-2500:])
-    keep("check", done.stdout.strip().splitlines()[-1:])
+    words += ["-o", "faulthandler_timeout=40"]
+    with tempfile.TemporaryFile("w+") as told:
+        pytest = subprocess.Popen([*words, *files], cwd=ROOT, stdout=told, stderr=subprocess.STDOUT)
+        until = time.monotonic() + 100
+        while pytest.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        pytest.kill()
+        told.seek(0)
+        text = told.read()
+    say(text[-3500:])
+    keep("check", text.strip().splitlines()[-1:])
 
 
 def sums() -> None:
     """Every rank is a process; rank 0's figures count."""
     with tempfile.TemporaryDirectory() as place:
         words = [sys.executable, __file__, "one-rank", str(Path(place) / "meeting")]
-        others = [subprocess.Popen([*words, str(rank)]) for rank in range(1, TP)]
-        try:
-            subprocess.run([*words, "0"], check=True, timeout=90)
-        finally:
-            for other in others:
-                other.kill()
+        ranks = [subprocess.Popen([*words, str(rank)]) for rank in range(TP)]
+        until = time.monotonic() + 40
+        while any(rank.poll() is None for rank in ranks) and time.monotonic() < until:
+            time.sleep(0.1)
+        for rank in ranks:
+            rank.kill()  # nobody waits for it: a process whose GPU is busy may take its time
 
 
 def one_rank(meeting: str, rank: int) -> None:
+    import faulthandler
+
     import torch
     from torch.distributed import FileStore
 
     from lmcourse.engine.crew import Meeting, join
     from lmcourse.layers import GroupRanks
 
+    faulthandler.dump_traceback_later(30)
     ranks = join(Meeting(FileStore(meeting, TP), rank, TP, rank), torch.device("cuda")).ranks
     forms = {type(ranks).__name__: ranks, "NCCL": GroupRanks(ranks.group, ranks.device)}
     found: dict[str, Any] = {}

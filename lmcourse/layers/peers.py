@@ -12,13 +12,20 @@ Lesson: 9 (more than one GPU)
 from __future__ import annotations
 
 import socket
+import uuid
 import warnings
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch._C._distributed_c10d import (  # symmetric memory has no public names for groups of one's own
+    _register_process_group,
+    _SymmetricMemory,
+    _unregister_process_group,
+)
+from torch.distributed import PrefixStore, ProcessGroup, Store  # type: ignore[attr-defined]
 
 from lmcourse.kernels.dispatch import runs_triton
 from lmcourse.kernels.rank_sum import TILE, Mailbox, mailbox_bytes, rank_sum
@@ -76,12 +83,9 @@ def _reaches_all(ranks: GroupRanks, store: Store) -> bool:
 
 
 def _map_memory(ranks: GroupRanks, store: Store) -> PeerRanks:
-    # the public functions take groups of torch's registry only
-    from torch.distributed._symmetric_memory import _SymmetricMemory  # type: ignore[attr-defined]
-
+    """RuntimeError where the system does not let memory be handed on."""
+    name = _register(ranks, store)
     slot_bytes, flag_bytes = mailbox_bytes(ranks.size, _MOST_ELEMENTS)
-    name = "lmcourse-peers"
-    _SymmetricMemory.set_group_info(name, ranks.rank, ranks.size, PrefixStore(name, store))
     memory = _SymmetricMemory.empty_strided_p2p((slot_bytes + flag_bytes,), (1,), torch.uint8, ranks.device, name)
     own_flags = memory[slot_bytes:].view(torch.int64)
     own_flags.zero_()
@@ -91,4 +95,20 @@ def _map_memory(ranks: GroupRanks, store: Store) -> PeerRanks:
     slots = torch.tensor([int(address) for address in mapping.buffer_ptrs], device=ranks.device)
     epochs = torch.zeros(_MOST_ELEMENTS // TILE, dtype=torch.int64, device=ranks.device)
     mailbox = Mailbox(ranks.rank, slots, slots + slot_bytes, epochs, _MOST_ELEMENTS)
-    return PeerRanks(ranks.group, ranks.device, mailbox, own_flags, (memory, mapping))
+    peers = PeerRanks(ranks.group, ranks.device, mailbox, own_flags, (memory, mapping))
+    weakref.finalize(peers, _unregister_process_group, name)
+    return peers
+
+
+def _register(ranks: GroupRanks, store: Store) -> Any:
+    """The name under which symmetric memory finds the group, of which a process may have several in turn."""
+    if ranks.rank == 0:
+        store.set("name", f"lmcourse-{uuid.uuid4()}")
+    name: Any = store.get("name").decode()  # of a type that older versions of torch do not have
+    group: Any = ProcessGroup(PrefixStore("group", store), ranks.rank, ranks.size)
+    group._register_backend(ranks.device, ProcessGroup.BackendType.NCCL, ranks.group)
+    group._set_default_backend(ProcessGroup.BackendType.NCCL)
+    group._set_group_name(name)
+    _register_process_group(name, group)
+    _SymmetricMemory.set_group_info(name, ranks.rank, ranks.size, PrefixStore("memory", store))
+    return name
