@@ -2,6 +2,7 @@
 
     InternLM       Llama with biases              QWen        Qwen2       XComposer   InternLM and InternLM2
     Baichuan (7B)  Llama, one matrix cut in three ChatGLM2    Glm, which kept its half-turned heads
+    DeepSeek-VL    Llama, as XComposer for texts alone
     DeepSeek-MoE   Qwen2Moe whose shared gate is always sigmoid(0) = 1/2, and whose shared experts give twice as much
 
 None of it is approximate: what comes out is what the family's own code would compute, within its training length.
@@ -25,7 +26,7 @@ from torch.nn.functional import normalize
 
 from lmcourse.baseline.auto import AutoModelForCausalLM
 from lmcourse.baseline.internlm2 import read_tensors
-from lmcourse.models import read_json
+from lmcourse.models import language_config, read_json
 
 __all__ = ["load_reference", "relabel"]
 
@@ -79,6 +80,11 @@ def _xcomposer(config: Config, tensors: Tensors) -> tuple[Config, Tensors]:
         return _internlm(config, tensors)
     renamed = {"architectures": ["InternLM2ForCausalLM"], "model_type": "internlm2"}
     return config | renamed, {name: tensor for name, tensor in tensors.items() if "Plora_" not in name}
+
+
+def _deepseek_vl(config: Config, tensors: Tensors) -> tuple[Config, Tensors]:
+    """For texts alone: without a picture it is a Llama."""
+    return dict(language_config(config)), tensors
 
 
 def _baichuan(config: Config, tensors: Tensors) -> tuple[Config, Tensors]:
@@ -148,6 +154,9 @@ _RELATIVES: Mapping[str, Callable[[Config, Tensors], tuple[Config, Tensors]]] = 
     "internlm": _internlm,
     "InternLMXComposer": _xcomposer,
     "internlmxcomposer2": _xcomposer,
+    "multi_modality": _deepseek_vl,
+    "deepseek_vl": _deepseek_vl,
+    "deepseek_vl_hybrid": _deepseek_vl,
     "baichuan": _baichuan,
     "qwen": _qwen,
     "chatglm": _chatglm,

@@ -24,7 +24,7 @@ from lmcourse.models.decoder import Decoder, DecoderLayer, FeatureRows, make_lay
 from lmcourse.models.engine_format import detect_format
 from lmcourse.models.families import FAMILIES, Family, find_family
 from lmcourse.models.files import read_json, require_folder
-from lmcourse.models.language_part import LanguagePart, has_pictures
+from lmcourse.models.language_part import LanguagePart, has_pictures, language_config
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
 from lmcourse.models.loading import Progress, load_decoder, load_spec, open_checkpoint, open_weights
 from lmcourse.models.new_folder import new_folder, require_free_space
@@ -55,6 +55,7 @@ __all__ = [
     "draws_weights",
     "find_family",
     "has_pictures",
+    "language_config",
     "load_decoder",
     "load_spec",
     "make_layer",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcourse.bundled import tiny_configs
+from lmcourse.models.language_part import language_config
 from lmcourse.models.random_weights import RANDOM_FILE
 
 __all__ = ["write_tiny_model"]
@@ -30,7 +31,8 @@ def write_tiny_model(
 ) -> dict[str, Any]:
     """Write a family's tiny model into a folder, which is made; its config, with `changes`, is given back."""
     config = tiny_configs()[family] | dict(changes or {})
-    vocab = config.get("padded_vocab_size", config["vocab_size"])
+    language = language_config(config)
+    vocab = language.get("padded_vocab_size", language.get("vocab_size"))
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "config.json": config,

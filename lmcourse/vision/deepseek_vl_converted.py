@@ -19,6 +19,7 @@ from lmcourse.vision.deepseek_vl_spec import (
     background,
     read_colours,
     read_count,
+    read_number,
     read_table,
     uncovered,
     wrong,
@@ -73,7 +74,7 @@ def _read_siglip(config: Config) -> ClipSpec:
         side=read_count(config, "image_size", 224),
         patch=read_count(config, "patch_size", 16),
         activation=activation,
-        norm_eps=float(config.get("layer_norm_eps", 1e-6)),
+        norm_eps=read_number(config, "layer_norm_eps", 1e-6),
     )
     _check_division("vision_config", spec)
     return spec
@@ -89,7 +90,7 @@ def _read_sam(config: Config, low: ClipSpec) -> SamSpec:
         raise wrong("high_res_vision_config.global_attn_indexes", f"numbers of {layers} layers", wide)
     spec = SamSpec(
         hidden=hidden,
-        intermediate=read_count(config, "mlp_dim", int(hidden * config.get("mlp_ratio", 4.0))),
+        intermediate=read_count(config, "mlp_dim", int(hidden * read_number(config, "mlp_ratio", 4.0))),
         num_layers=layers,
         num_heads=read_count(config, "num_attention_heads", 12),
         side=read_count(config, "image_size", 1024),
@@ -99,7 +100,7 @@ def _read_sam(config: Config, low: ClipSpec) -> SamSpec:
         channels=read_count(config, "output_channels", 256),
         features_per_side=low.patches_per_side,
         qkv_bias=config.get("qkv_bias", True) is not False,
-        norm_eps=float(config.get("layer_norm_eps", 1e-6)),
+        norm_eps=read_number(config, "layer_norm_eps", 1e-6),
     )
     _check_division("high_res_vision_config", spec)
     return spec

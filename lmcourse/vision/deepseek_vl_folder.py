@@ -9,6 +9,8 @@ import dataclasses
 import warnings
 from pathlib import Path
 
+from PIL import Image
+
 from lmcourse.models import LanguagePart, TensorSource
 from lmcourse.vision.deepseek_vl import DeepseekVlEyes
 from lmcourse.vision.deepseek_vl_converted import read_converted
@@ -41,6 +43,9 @@ def plan_deepseek_vl(
         if published
         else read_converted(config, processor, hybrid=hybrid)
     )
+    fitting = spec.fitting
+    if fitting.smallest > fitting.side or max(fitting.resample, fitting.small_resample) > Image.Resampling.HAMMING:
+        raise wrong("min_size or resample", f"at most {fitting.side}; a filter of PIL", fitting)
     if hybrid and hidden % 2:
         raise wrong("hidden_size", "an even number: each tower is mapped to one half", hidden)
     placeholder = config.get("image_token_id", _IMAGE_ID)

@@ -23,6 +23,7 @@ from lmcourse.vision.deepseek_vl_spec import (
     background,
     read_colours,
     read_count,
+    read_number,
     read_table,
     uncovered,
     wrong,
@@ -71,7 +72,7 @@ def read_published(
     side = low.side if high is None else high.side
     if read_count(processor, "image_size", side) != side:
         raise wrong("image_size", side, processor["image_size"])
-    if abs(float(processor.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-6:
+    if abs(read_number(processor, "rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
         raise wrong("rescale_factor", 1 / 255, processor["rescale_factor"])
     own = _processor_colours(processor, CLIP_COLOURS if high is not None else PLAIN_COLOURS)
     applied = own if processor.get("do_normalize", high is None) else None

@@ -21,6 +21,7 @@ __all__ = [
     "background",
     "read_colours",
     "read_count",
+    "read_number",
     "read_table",
     "uncovered",
     "wrong",
@@ -56,6 +57,15 @@ def read_count(config: Config, key: str, default: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**20:
         raise wrong(key, "a whole number, 1 or more", value)
     return value
+
+
+def read_number(config: Config, key: str, default: float) -> float:
+    """A finite number above 0; null counts as absent."""
+    value = config.get(key)
+    value = default if value is None else value
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
+        raise wrong(key, "a number above 0", value)
+    return float(value)
 
 
 def read_table(config: Config, key: str) -> Config:

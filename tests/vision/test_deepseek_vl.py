@@ -228,6 +228,8 @@ def test_dummy_has_the_published_shape(size) -> None:
         ("one-hf", ("vision_config", "hidden_act"), "silu", "silu"),
         ("one-hf", ("vision_config", "hidden_size"), "wide", "hidden_size"),
         ("one-hf", ("text_config", "model_type"), "mamba", "mamba"),
+        ("two-hf", ("high_res_vision_config", "mlp_dim"), 1.5, "mlp_dim"),
+        ("two-hf", ("vision_config", "layer_norm_eps"), "small", "layer_norm_eps"),
     ],
 )
 def test_config_that_is_not_covered_is_named(tinies, tmp_path, kind, path, value, said) -> None:
@@ -313,6 +315,16 @@ def test_server_and_page_see(tinies, draw) -> None:
         assert answer.status_code == 200, answer.text
         plain = pipe.encode([{"role": "user", "content": "what?"}])
         assert answer.json()["usage"]["prompt_tokens"] == len(plain) + 16
+
+
+def test_families_trial_runs_both_kinds() -> None:
+    from lmcourse.bench.families import run_family, try_family
+    from lmcourse.models import FAMILIES
+
+    (row,) = [family for family in FAMILIES if family.name == "DeepSeek-VL"]
+    assert row.status == "runs"
+    assert run_family(row).ok is True
+    assert try_family(row).ok is True
 
 
 @pytest.mark.gpu
