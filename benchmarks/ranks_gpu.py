@@ -25,8 +25,10 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 STARTED, LIMIT = time.perf_counter(), float(os.environ.get("SECONDS_LEFT", "1e9"))
 OUT, TP = Path(os.environ.get("OUT", "build")), int(os.environ.get("TP", "2"))
+ONLY = tuple(int(tp) for tp in os.environ.get("ONLY_TP", "").split())  # without what is known already
 REHEARSED = "--rehearse" in sys.argv
 MODELS = {"dummy:llama2-7b": (None, (1, 8, 64)), "dummy:llama2-70b": (16, (1, 8, 64))}  # layers, batches
+CHOSEN = os.environ.get("ONLY", " ".join(MODELS)).split()
 ITERATIONS = 50
 
 
@@ -45,10 +47,10 @@ def keep(name: str, value: Any) -> None:
 def check() -> None:
     files = ("tests/kernels/test_rank_sum.py", "tests/engine/test_crew.py")
     words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-W", "default", "--tb=short"]
-    words += ["-o", "faulthandler_timeout=40"]
+    words += ["-o", "faulthandler_timeout=25"]
     with tempfile.TemporaryFile("w+") as told:
         pytest = subprocess.Popen([*words, *files], cwd=ROOT, stdout=told, stderr=subprocess.STDOUT)
-        until = time.monotonic() + 100
+        until = time.monotonic() + 75
         while pytest.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
         pytest.kill()
@@ -125,10 +127,10 @@ def speed() -> None:
     from lmcourse.bench import append_to_ledger, measure_decode, open_stand
     from lmcourse.config import TurbomindEngineConfig
 
-    models = {"dummy:tiny": (None, (1, 2))} if REHEARSED else MODELS
+    models = {"dummy:tiny": (None, (1, 2))} if REHEARSED else {name: MODELS[name] for name in MODELS if name in CHOSEN}
     for model, (num_layers, batches) in models.items():
         folder = model if num_layers is None else str(shape_folder(model.removeprefix("dummy:"), num_layers))
-        for tp in (1, TP):
+        for tp in ONLY or (1, TP):
             if time.perf_counter() - STARTED > LIMIT:
                 say(f"no time left for {model} tp={tp}")
                 continue

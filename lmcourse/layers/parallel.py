@@ -17,6 +17,7 @@ Lesson: 9 (more than one GPU)
 from __future__ import annotations
 
 import dataclasses
+import threading
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,8 +113,8 @@ class GroupRanks:
 
     def let_go(self) -> None:
         """A rank was lost: whatever of this one waits for it on the device ends; the group is of no more use."""
-        if self.device.type == "cuda":
-            self.group.abort()
+        if self.device.type == "cuda":  # returns only when the graphs that were recorded with it are gone, too
+            threading.Thread(target=self.group.abort, daemon=True).start()
 
 
 def cut_spec(spec: ModelSpec, ranks: Ranks) -> ModelSpec:

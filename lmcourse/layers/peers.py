@@ -43,7 +43,9 @@ class PeerRanks(GroupRanks):
 
     mailbox: Mailbox
     own_flags: Tensor
-    mapping: Any  # of the memory behind the mailbox's addresses, which lives as long as this does
+    mapping: (
+        Any  # of the memory behind the mailbox's addresses, and the group it needs, which live as long as this does
+    )
 
     def add_up(self, parts: Tensor) -> Tensor:
         """As GroupRanks', the same bits on every rank."""
@@ -84,7 +86,7 @@ def _reaches_all(ranks: GroupRanks, store: Store) -> bool:
 
 def _map_memory(ranks: GroupRanks, store: Store) -> PeerRanks:
     """RuntimeError where the system does not let memory be handed on."""
-    name = _register(ranks, store)
+    name, group = _register(ranks, store)
     slot_bytes, flag_bytes = mailbox_bytes(ranks.size, _MOST_ELEMENTS)
     memory = _SymmetricMemory.empty_strided_p2p((slot_bytes + flag_bytes,), (1,), torch.uint8, ranks.device, name)
     own_flags = memory[slot_bytes:].view(torch.int64)
@@ -95,13 +97,13 @@ def _map_memory(ranks: GroupRanks, store: Store) -> PeerRanks:
     slots = torch.tensor([int(address) for address in mapping.buffer_ptrs], device=ranks.device)
     epochs = torch.zeros(_MOST_ELEMENTS // TILE, dtype=torch.int64, device=ranks.device)
     mailbox = Mailbox(ranks.rank, slots, slots + slot_bytes, epochs, _MOST_ELEMENTS)
-    peers = PeerRanks(ranks.group, ranks.device, mailbox, own_flags, (memory, mapping))
+    peers = PeerRanks(ranks.group, ranks.device, mailbox, own_flags, (memory, mapping, group))
     weakref.finalize(peers, _unregister_process_group, name)
     return peers
 
 
-def _register(ranks: GroupRanks, store: Store) -> Any:
-    """The name under which symmetric memory finds the group, of which a process may have several in turn."""
+def _register(ranks: GroupRanks, store: Store) -> tuple[Any, Any]:
+    """The name under which symmetric memory finds the group, and the group, which the registry does not keep alive."""
     if ranks.rank == 0:
         store.set("name", f"lmcourse-{uuid.uuid4()}")
     name: Any = store.get("name").decode()  # of a type that older versions of torch do not have
@@ -111,4 +113,4 @@ def _register(ranks: GroupRanks, store: Store) -> Any:
     group._set_group_name(name)
     _register_process_group(name, group)
     _SymmetricMemory.set_group_info(name, ranks.rank, ranks.size, PrefixStore("memory", store))
-    return name
+    return name, group
