@@ -3,6 +3,7 @@
     python benchmarks/ranks_gpu.py check sums speed      on a machine with two GPUs, about 3 minutes
     TP=4 python benchmarks/ranks_gpu.py speed            with four
     SECONDS_LEFT=100 …                                   what is not done by then is left out
+    MODELS=dummy:llama2-7b ONLY_TP=2 … speed             one model, one number of ranks
     python benchmarks/ranks_gpu.py speed --rehearse      on a CPU with a tiny model, ranks over gloo
 
 check: the tests marked gpu of tests/engine/test_crew.py and tests/kernels/test_rank_sum.py. sums: one sum over ranks,
@@ -28,7 +29,7 @@ OUT, TP = Path(os.environ.get("OUT", "build")), int(os.environ.get("TP", "2"))
 ONLY = tuple(int(tp) for tp in os.environ.get("ONLY_TP", "").split())  # without what is known already
 REHEARSED = "--rehearse" in sys.argv
 MODELS = {"dummy:llama2-7b": (None, (1, 8, 64)), "dummy:llama2-70b": (16, (1, 8, 64))}  # layers, batches
-CHOSEN = os.environ.get("ONLY", " ".join(MODELS)).split()
+CHOSEN = os.environ.get("MODELS", " ".join(MODELS)).split()
 ITERATIONS = 50
 
 
@@ -47,16 +48,16 @@ def keep(name: str, value: Any) -> None:
 def check() -> None:
     files = ("tests/kernels/test_rank_sum.py", "tests/engine/test_crew.py")
     words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-W", "default", "--tb=short"]
-    words += ["-o", "faulthandler_timeout=25"]
+    words += ["-o", "faulthandler_timeout=30"]
     with tempfile.TemporaryFile("w+") as told:
         pytest = subprocess.Popen([*words, *files], cwd=ROOT, stdout=told, stderr=subprocess.STDOUT)
-        until = time.monotonic() + 75
+        until = time.monotonic() + 85
         while pytest.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
         pytest.kill()
         told.seek(0)
         text = told.read()
-    say(text[-3500:])
+    say(text[-5000:])
     keep("check", text.strip().splitlines()[-1:])
 
 

@@ -1,7 +1,7 @@
 """Peers: ranks on the GPUs of one host, which write into each other's memory instead of sending messages.
 
 The idea: the sums of a decode step are a few KiB, and what they cost is not their bytes but who waits for whom. With
-symmetric memory (every rank's slots mapped into every other rank's addresses) a sum is one kernel, kernels/rank_sum.py.
+every rank's slots mapped into every other rank's addresses (CUDA IPC) a sum is one kernel, kernels/rank_sum.py.
 Sums of long prompts are many MiB; those stay with NCCL.
 
 Contract: `join_peers` is called by all ranks; all of them get peers, or none.
@@ -11,21 +11,16 @@ Lesson: 9 (more than one GPU)
 
 from __future__ import annotations
 
+import json
 import socket
-import uuid
 import warnings
-import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._distributed_c10d import (  # symmetric memory has no public names for groups of one's own
-    _register_process_group,
-    _SymmetricMemory,
-    _unregister_process_group,
-)
-from torch.distributed import PrefixStore, ProcessGroup, Store  # type: ignore[attr-defined]
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from lmcourse.kernels.dispatch import runs_triton
 from lmcourse.kernels.rank_sum import TILE, Mailbox, mailbox_bytes, rank_sum
@@ -43,9 +38,7 @@ class PeerRanks(GroupRanks):
 
     mailbox: Mailbox
     own_flags: Tensor
-    mapping: (
-        Any  # of the memory behind the mailbox's addresses, and the group it needs, which live as long as this does
-    )
+    opened: Sequence[Any]  # the memory behind the mailbox's addresses, which is there as long as this is
 
     def add_up(self, parts: Tensor) -> Tensor:
         """As GroupRanks', the same bits on every rank."""
@@ -86,31 +79,27 @@ def _reaches_all(ranks: GroupRanks, store: Store) -> bool:
 
 def _map_memory(ranks: GroupRanks, store: Store) -> PeerRanks:
     """RuntimeError where the system does not let memory be handed on."""
-    name, group = _register(ranks, store)
     slot_bytes, flag_bytes = mailbox_bytes(ranks.size, _MOST_ELEMENTS)
-    memory = _SymmetricMemory.empty_strided_p2p((slot_bytes + flag_bytes,), (1,), torch.uint8, ranks.device, name)
-    own_flags = memory[slot_bytes:].view(torch.int64)
-    own_flags.zero_()
-    torch.cuda.synchronize(ranks.device)
-    mapping = _SymmetricMemory.rendezvous(memory, name)
-    ranks.least(0)  # nobody raises a flag before all are down
-    slots = torch.tensor([int(address) for address in mapping.buffer_ptrs], device=ranks.device)
+    own = torch.zeros(slot_bytes + flag_bytes, dtype=torch.uint8, device=ranks.device)
+    torch.cuda.synchronize(ranks.device)  # nobody raises a flag before all are down
+    store.set(f"memory-{ranks.rank}", _describe(own.untyped_storage()))
+    told = [store.get(f"memory-{rank}").decode() for rank in range(ranks.size)]
+    opened = [
+        own.untyped_storage() if rank == ranks.rank else _open(text, ranks.device) for rank, text in enumerate(told)
+    ]
+    slots = torch.tensor([storage.data_ptr() for storage in opened], device=ranks.device)
     epochs = torch.zeros(_MOST_ELEMENTS // TILE, dtype=torch.int64, device=ranks.device)
     mailbox = Mailbox(ranks.rank, slots, slots + slot_bytes, epochs, _MOST_ELEMENTS)
-    peers = PeerRanks(ranks.group, ranks.device, mailbox, own_flags, (memory, mapping, group))
-    weakref.finalize(peers, _unregister_process_group, name)
-    return peers
+    return PeerRanks(ranks.group, ranks.device, mailbox, own[slot_bytes:].view(torch.int64), opened)
 
 
-def _register(ranks: GroupRanks, store: Store) -> tuple[Any, Any]:
-    """The name under which symmetric memory finds the group, and the group, which the registry does not keep alive."""
-    if ranks.rank == 0:
-        store.set("name", f"lmcourse-{uuid.uuid4()}")
-    name: Any = store.get("name").decode()  # of a type that older versions of torch do not have
-    group: Any = ProcessGroup(PrefixStore("group", store), ranks.rank, ranks.size)
-    group._register_backend(ranks.device, ProcessGroup.BackendType.NCCL, ranks.group)
-    group._set_default_backend(ProcessGroup.BackendType.NCCL)
-    group._set_group_name(name)
-    _register_process_group(name, group)
-    _SymmetricMemory.set_group_info(name, ranks.rank, ranks.size, PrefixStore("memory", store))
-    return name, group
+def _describe(storage: Any) -> str:
+    """CUDA's handle of the memory and what torch wants to know beside it; bytes as hex."""
+    return json.dumps([part.hex() if isinstance(part, bytes) else part for part in storage._share_cuda_()])
+
+
+def _open(text: str, device: torch.device) -> Any:
+    """Another process's memory, at addresses of this device, which reaches it over the link."""
+    _, handle, size, offset, counter, counter_offset, event, waits = json.loads(text)
+    memory = (bytes.fromhex(handle), size, offset, bytes.fromhex(counter), counter_offset, bytes.fromhex(event), waits)
+    return torch.UntypedStorage._new_shared_cuda(device.index or 0, *memory)
