@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-__all__ = ["SamAttention", "SamLayer", "SamNeck", "SamSpec", "SamTower"]
+__all__ = ["Blend", "SamAttention", "SamLayer", "SamNeck", "SamSpec", "SamTower"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SamTower(nn.Module):
         self.layers = nn.ModuleList(SamLayer(spec, span) for span in spans)
         self.neck, self.early_neck = SamNeck(spec), SamNeck(spec)
         sizes = (spec.channels, 2 * spec.channels, 4 * spec.channels)
-        self.halvings = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1, bias=False) for i, o in pairwise(sizes))
+        self.halvings = nn.ModuleList(Blend(narrow, wide, step=2) for narrow, wide in pairwise(sizes))
         self.alpha = nn.Parameter(torch.empty(1))
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -85,6 +85,21 @@ class SamTower(nn.Module):
         return large
 
 
+class Blend(nn.Module):
+    """A convolution of 3 x 3 with zeros around, as one matrix product: cuDNN's rounds float32 to ten bits."""
+
+    def __init__(self, narrow: int, wide: int, step: int = 1) -> None:
+        super().__init__()
+        self.step = step
+        self.weight = nn.Parameter(torch.empty(wide, narrow, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, narrow, h, w] → [n, wide, ⌈h / step⌉, ⌈w / step⌉]."""
+        around = fn.unfold(x, 3, padding=1, stride=self.step)  # [n, 9 · narrow, places]
+        blended = self.weight.flatten(1) @ around
+        return blended.view(*blended.shape[:2], -(-x.shape[-2] // self.step), -1)
+
+
 class SamNeck(nn.Module):
     """Fewer channels, each then mixed with its neighbours; norms over the channels of a place."""
 
@@ -92,7 +107,7 @@ class SamNeck(nn.Module):
         super().__init__()
         self.narrow = nn.Linear(spec.hidden, spec.channels, bias=False)
         self.narrow_norm = nn.LayerNorm(spec.channels, 1e-6)
-        self.blend = nn.Conv2d(spec.channels, spec.channels, 3, padding=1, bias=False)
+        self.blend = Blend(spec.channels, spec.channels)
         self.blend_norm = nn.LayerNorm(spec.channels, 1e-6)
 
     def forward(self, x: Tensor) -> Tensor:

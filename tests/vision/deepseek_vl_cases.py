@@ -28,6 +28,9 @@ TEXT = {
     "num_attention_heads": 6, "num_key_value_heads": 6, "head_dim": 8, "max_position_embeddings": 512,
     "rms_norm_eps": 1e-6, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+EVEN = TEXT | {  # widths that kernels have tiles for
+    "hidden_size": 192, "intermediate_size": 320, "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 64,
+}  # fmt: skip
 SIGLIP = {
     "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 3,
     "num_attention_heads": 16, "image_size": LOW, "patch_size": PATCH, "hidden_act": "gelu", "vision_use_head": False,
@@ -81,13 +84,13 @@ def published_pixels(picture: Image.Image, *, two: bool) -> dict[str, Tensor]:
     return {"pixel_values": (small - 0.5) / 0.5, "high_res_pixel_values": (large - colours[0]) / colours[1]}
 
 
-def make(kind: str, folder: Path) -> TinyDeepseekVl:
-    """Random weights, biases and norms; nothing is symmetric."""
+def make(kind: str, folder: Path, said: dict[str, Any] = TEXT) -> TinyDeepseekVl:
+    """Random weights, biases and norms; nothing is symmetric. said: the language model's config."""
     import transformers
 
     two, published = kind.startswith("two"), kind.endswith("published")
     name = "DeepseekVLHybrid" if two else "DeepseekVL"
-    text = {key: value for key, value in TEXT.items() if key != "model_type"}
+    text = {key: value for key, value in said.items() if key != "model_type"}
     parts = {
         "text_config": transformers.LlamaConfig(**text),
         "vision_config": transformers.SiglipVisionConfig(**SIGLIP),
@@ -99,11 +102,12 @@ def make(kind: str, folder: Path) -> TinyDeepseekVl:
     with torch.no_grad():
         for weight, parameter in model.named_parameters():
             is_norm = parameter.dim() == 1 and weight.endswith("weight")
-            parameter.copy_(is_norm + 0.2 * torch.randn_like(parameter))
+            spread = 0.2 if said is TEXT else 0.1
+            parameter.copy_(is_norm + spread * torch.randn_like(parameter))
     folder.mkdir(parents=True, exist_ok=True)
     processor = _processor(two)
     if published:
-        write_published(folder, model, two)
+        write_published(folder, model, two, said)
     else:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -128,7 +132,7 @@ def _write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({**tokens, "added_tokens_decoder": special}))
 
 
-def write_published(folder: Path, model: Any, two: bool) -> None:
+def write_published(folder: Path, model: Any, two: bool, said: dict[str, Any]) -> None:
     """model_type multi_modality: timm's and SAM's own names, towers named in config.json."""
     state = model.state_dict()
     low = "vision_model.vision_tower_low.vision_tower." if two else "vision_model.vision_tower."
@@ -150,7 +154,7 @@ def write_published(folder: Path, model: Any, two: bool) -> None:
     if two:
         tensors["vision_model.high_layer_norm.weight"] = torch.randn(7)
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / "model.safetensors")
-    _write_published_configs(folder, two)
+    _write_published_configs(folder, two, said)
 
 
 def _timm_names(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -190,7 +194,7 @@ def _sam_names(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return found
 
 
-def _write_published_configs(folder: Path, two: bool) -> None:
+def _write_published_configs(folder: Path, two: bool, said: dict[str, Any]) -> None:
     low = {"image_size": LOW, "model_name": "siglip_large_patch16_384", "select_feature": "same", "select_layer": -1}
     vision: dict[str, Any] = {"cls": "CLIPVisionTower", "model_type": "vision", "params": low}
     if two:
@@ -199,11 +203,11 @@ def _write_published_configs(folder: Path, two: bool) -> None:
         towers = {"high_res_cfg": high, "low_res_cfg": {**low, "pixel_mean": HALVES, "pixel_std": HALVES}}
         vision |= {"cls": "HybridVisionTower", "params": {"concat_type": "tuple", "freeze_high": True, **towers}}
     kind = "low_high_hybrid_split_mlp_gelu" if two else "mlp_gelu"
-    params = {"depth": 2, "input_dim": 32, "n_embed": 48, "projector_type": kind}
+    params = {"depth": 2, "input_dim": 32, "n_embed": said["hidden_size"], "projector_type": kind}
     config = {
         "architectures": ["MultiModalityCausalLM"], "model_type": "multi_modality", "torch_dtype": "float32",
         "aligner_config": {"cls": "MlpProjector", "model_type": "aligner", "params": params},
-        "language_config": TEXT, "vision_config": vision,
+        "language_config": said, "vision_config": vision,
     }  # fmt: skip
     processor = {"image_processor_type": "VLMImageProcessor", "image_size": HIGH if two else LOW, "min_size": 14}
     colours = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD} if two else {"image_mean": HALVES, "image_std": HALVES}

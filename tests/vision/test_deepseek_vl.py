@@ -19,7 +19,7 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).parent))
 
-from deepseek_vl_cases import IMAGE_ID, KINDS, VOCAB, TinyDeepseekVl, make
+from deepseek_vl_cases import EVEN, IMAGE_ID, KINDS, VOCAB, TinyDeepseekVl, make
 
 from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
 from lmcourse.engine import Engine
@@ -328,23 +328,21 @@ def test_families_trial_runs_both_kinds() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kind", ["one-published", "two-hf"])
-def test_bf16_on_cuda_agrees_with_float32(tinies, draw, kind) -> None:
-    tiny = tinies(kind)
-    picture = draw(70, 50)
-    device = torch.device("cuda")
-    wanted = load_encoder(tiny.folder, dtype=torch.float32, device=CPU)
-    features = wanted.encode([wanted.prepare(picture)])[0]
-    found = load_encoder(tiny.folder, dtype=torch.bfloat16, device=device)
-    close = found.encode([found.prepare(picture)])[0].float().cpu()
-    assert torch.corrcoef(torch.stack([features.flatten(), close.flatten()]))[0, 1] > 0.995
-    with Engine.from_folder(tiny.folder, TurbomindEngineConfig(session_len=200, dtype="bfloat16")) as engine:
-        prompt = make_prompt(engine, [1, 7, picture, 9, 8])
-        _, report = run(engine, [prompt])[0]
-        _, again = run(engine, [prompt])[0]
-    truth = tiny.logits(ids_of(prompt), [picture])[-1].log_softmax(-1)
-    assert torch.corrcoef(torch.stack([report[0], truth]))[0, 1] > 0.98
-    torch.testing.assert_close(report, again, rtol=0, atol=0)
+@pytest.mark.parametrize(("dtype", "share"), [("float32", 2e-4), ("bfloat16", 0.05)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_cuda_is_as_near_as_its_dtype_can_be(draw, tmp_path, kind, dtype, share) -> None:
+    """Kernels, graphs, and pictures in one batch with text; share of the largest logit, which layers round anew."""
+    tiny, conversations = make(kind, tmp_path / kind, EVEN), mixed_parts(draw)
+    with open_engine(tiny.folder, dtype=dtype, max_prefill_token_num=64) as engine:
+        prompts = [make_prompt(engine, parts) for parts in conversations]
+        answers = run(engine, prompts)
+        again = run(engine, prompts)
+    for parts, prompt, (tokens, found), (same, _) in zip(conversations, prompts, answers, again, strict=True):
+        pictures = [part for part in parts if not isinstance(part, int)]
+        logits = tiny.logits(ids_of(prompt), pictures)[-1]
+        wanted = logits.log_softmax(-1)
+        assert (found[0] - wanted).abs().max() < share * logits.abs().max()
+        assert tokens == same
 
 
 def test_nothing_is_left_of_the_picture_but_its_pixels(tinies) -> None:
