@@ -4,8 +4,10 @@ images         load_image: path, bytes, URL, PIL picture → 8-bit RGB
   fetch          an http(s) URL, within limits
 tiles          a picture → squares for the tower, and the order of their features
 clip           ClipTower: squares → features
+eyes           Eyes: what all models' have              eva_clip   EvaTower: another way to CLIP's layers
 llava          LlavaEncoder: LLaVA 1.5 and 1.6
   llava_config   both layouts' configs → LlavaSpec      weights   their tensors → modules
+xcomposer      XComposerEncoder: EvaTower and a QFormer (qformer); xcomposer2: LLaVA's eyes at another size
 deepseek_vl    DeepseekVlEncoder: SigLIP (siglip) alone, or beside SAM (sam); square: a picture → its squares
   deepseek_vl_folder   which reads either layout's config (_published, _converted, _spec) and tensors (_names)
 loading        load_encoder: a folder → its encoder

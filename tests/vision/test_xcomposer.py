@@ -18,6 +18,7 @@ from xcomposer_cases import TINIES, VOCAB, Tiny, xcomposer, xcomposer2
 from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
 from lmcourse.engine import Engine
 from lmcourse.errors import CheckpointError, LmcourseError
+from lmcourse.models import Checkpoint
 from lmcourse.text.pictures import PicturedIds, Piece
 from lmcourse.vision import load_encoder
 
@@ -96,6 +97,17 @@ def test_features_are_the_references(tiny, draw, tmp_path) -> None:
         torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-5)
 
 
+def test_every_tensor_of_the_eyes_is_used(tiny, tmp_path, monkeypatch) -> None:
+    """But for the norm that only CLIP's own head would want."""
+    read, whole = set(), Checkpoint.read
+    monkeypatch.setattr(Checkpoint, "read", lambda self, name: read.add(name) or whole(self, name))
+    encoder = load_encoder(tiny.write(tmp_path / "model"), dtype=torch.float32, device=CPU)
+    language = ("internlm_model.", "model.", "output.")
+    unread = {name for name in tiny.tensors if not name.startswith(language)} - read
+    assert all("post_layernorm" in name for name in unread)
+    assert not any(weight.is_meta or weight.isnan().any() for weight in encoder.eyes.parameters())
+
+
 def test_logits_are_the_references(tiny, draw, tmp_path) -> None:
     """One after the other, and all in one batch; warnings are errors, so the language model uses every tensor."""
     prompts = mixed_prompts(draw)
@@ -116,7 +128,8 @@ def test_logits_are_the_references(tiny, draw, tmp_path) -> None:
     ],
 )
 def test_chunks_preemption_and_prefixes_change_nothing(tiny, draw, tmp_path, settings) -> None:
-    prompts, caches = mixed_prompts(draw), bool(settings.get("enable_prefix_caching"))
+    most = 3 if settings.get("max_prefill_token_num") == 1 else 5
+    prompts, caches = mixed_prompts(draw)[:most], bool(settings.get("enable_prefix_caching"))
     with open_engine(tiny.write(tmp_path / "model"), **settings) as engine:
         for _ in range(1 + caches):
             for prompt, answer in zip(prompts, run(engine, prompts), strict=True):
