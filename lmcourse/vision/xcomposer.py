@@ -2,8 +2,8 @@
 
     picture ─ squeezed into 224 x 224 ─→ EVA-CLIP ─→ norm ─→ Q-Former ─→ one linear map ─→ [flag │ 64 tokens │ flag]
 
-The folder's config says how many queries there are and nothing else of this: the shapes are read off the tensors. For
-random weights `vision_config` and `qformer_config` may state others than the published model's.
+Shapes are read off the tensors; no config has them. For random weights `vision_config` and `qformer_config` may state
+others than the published model's. Its 64 queries are its paper's: config.json was not at hand, and its class says 32.
 
     visual_encoder.…   ln_vision.…   Qformer.bert.…   query_tokens   internlm_proj.…   flag_image_start, flag_image_end
 

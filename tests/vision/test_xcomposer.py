@@ -16,11 +16,15 @@ sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parents[1] / "re
 from xcomposer_cases import TINIES, VOCAB, Tiny, xcomposer, xcomposer2
 
 from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
+from lmcourse.bundled import dummy_path
 from lmcourse.engine import Engine
 from lmcourse.errors import CheckpointError, LmcourseError
-from lmcourse.models import Checkpoint
+from lmcourse.models import Checkpoint, read_json
 from lmcourse.text.pictures import PicturedIds, Piece
 from lmcourse.vision import load_encoder
+from lmcourse.vision.llava import LlavaEyes
+from lmcourse.vision.xcomposer import drawn_xcomposer
+from lmcourse.vision.xcomposer2 import read_xcomposer2
 
 NUM_NEW = 3
 ALL = GenerationConfig(max_new_tokens=NUM_NEW, ignore_eos=True, logprobs=VOCAB)
@@ -250,6 +254,25 @@ def test_pickled_weights_are_refused_with_the_way_out(tmp_path, seed) -> None:
         file.rename(folder / f"pytorch_{file.name.replace('safetensors', 'bin', 1)}")
     with pytest.raises(CheckpointError, match="weights_only"):
         open_engine(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "tokens"),
+    [("internlm-xcomposer-7b", 986_000_000, 66), ("internlm-xcomposer2-7b", 303_000_000, 256),
+     ("internlm-xcomposer2-vl-7b", 304_000_000, 1225)],
+)  # fmt: skip
+def test_published_shapes_have_the_published_towers(name, size, tokens) -> None:
+    """EVA-CLIP-g's 39 layers and CLIP-L, as their papers count them; nothing is drawn."""
+    config = read_json(dummy_path(f"dummy:{name}") / "config.json")
+    with torch.device("meta"):
+        if name == "internlm-xcomposer-7b":
+            eyes = drawn_xcomposer(config, 4096)
+            assert eyes.spec.num_tokens == tokens
+        else:
+            eyes = LlavaEyes(read_xcomposer2(config, {}, {"hidden": 4096, "vocab": 92544}))
+            assert eyes.spec.tower.patches_per_tile == tokens
+    count = sum(weight.numel() for weight in eyes.tower.parameters())
+    assert count == pytest.approx(size, rel=0.01)
 
 
 EVEN = {  # widths that kernels have tiles for
