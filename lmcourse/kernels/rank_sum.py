@@ -10,7 +10,7 @@ Traffic, one token of Llama2-7B (4096 features, 2 bytes), 2 ranks:
     push it to every rank          8 KiB over the link, 8 KiB at home
     add up what arrived            read 16 KiB, write 8 KiB
 
-8 KiB at 450 GB/s are 18 ns: the time is that of a store, a flag and a load across the link, about 3 µs.
+8 KiB at 450 GB/s are 18 ns: what takes time is a store, a flag and a look at it, one after the other, over the link.
 
     rank 0   part ──┬─▶ rank 0, slot 0      flag 0 ─┐
                     └─▶ rank 1, slot 0      flag 0 ─┼─ all flags of my tile? ─▶ slot 0 + slot 1 + …, in this order
@@ -19,6 +19,8 @@ Traffic, one token of Llama2-7B (4096 features, 2 bytes), 2 ranks:
 Numerics: parts are added in float32 and rounded to their dtype once before they are sent; slots are added in float32 in
 the order of the ranks, so every rank has the same bits. A flag is the number of the sum (epoch); sums alternate between
 two sets of slots: a rank that is two ahead knows from the flag between that this one has been read.
+
+Measured (benchmarks/ranks_h200.json, two H200 with NV18): 8 KiB and a product 5.9 µs, with NCCL's all-reduce 10.9.
 
 Lesson: 9 (more than one GPU)
 """

@@ -89,14 +89,13 @@ two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two G
 @two_gpus
 @pytest.mark.parametrize("settings", [{}, TIGHT | {"overlap": False}, {"cuda_graphs": False}])
 def test_gpus_answer_as_the_processor(settings, rng):
-    requests = [request for request in make_requests(rng) if request[2] is None]
-    requests = [(prompt, replace(gen, random_seed=None, top_k=1), None) for prompt, gen, _ in requests]
+    requests = [(prompt, replace(gen, random_seed=None, top_k=1), None) for prompt, gen, _ in make_requests(rng)[1:5]]
     with open_engine(**settings) as engine:
         wanted = answer(engine, requests)
     with open_engine(tp=2, device="cuda", **settings) as engine:
         assert isinstance(engine._runner._crew.ranks, PeerRanks), "these GPUs reach each other's memory"
         assert answer(engine, requests) == wanted
-        assert answer(engine, requests[:3]) == wanted[:3]
+        assert answer(engine, requests[:2]) == wanted[:2]
 
 
 @pytest.mark.gpu
