@@ -36,8 +36,8 @@ _QUANTISATION_FLAGS = (
     Flag("--w-bits", "bits of a weight; AWQ checkpoints have 4", "BITS", int, 4),
     Flag("--w-group-size", "weights that share a scale; must divide the model's sizes", "N", int, 128),
     Flag("--head-bits", "bits of the head; 8 is read by this engine and by no other", "BITS", int, 16),
-    Flag("--method", "search: as --search-scale; compensate: and GPTQ rounding; smooth: a fixed rule; rtn: no scales",
-         choices=("smooth", "search", "compensate", "rtn"), shown="smooth"),
+    Flag("--method", "search: as --search-scale; smooth: a fixed rule; rtn: round to nearest, without scales",
+         choices=("smooth", "search", "rtn"), shown="smooth"),
 )  # fmt: skip
 
 
@@ -57,6 +57,8 @@ def add_parser(subparsers: Any) -> None:
                      help="grids symmetric around zero, which cost some accuracy (default: off)")  # fmt: skip
     awq.add_argument("--search-scale", action="store_true",
                      help="search the scales, and clip, as AWQ does; slower and better (default: off)")  # fmt: skip
+    awq.add_argument("--no-compensation", action="store_true",
+                     help="round every weight by itself; quicker and worse (default: off)")  # fmt: skip
     awq.set_defaults(func=run_auto_awq)
     calibrate = _add_kind(
         kinds,
@@ -88,7 +90,8 @@ def run_auto_awq(args: argparse.Namespace) -> int:
 
     name = args.method or ("search" if args.search_scale else "smooth")
     settings = QuantSettings(args.w_bits, args.w_group_size, args.w_sym)
-    job = _job(args, settings=settings, method=METHODS[name], head_bits=args.head_bits)
+    method = METHODS[name].plain() if args.no_compensation else METHODS[name]
+    job = _job(args, settings=settings, method=method, head_bits=args.head_bits)
     source = find_model(args.model)
     with _Progress("quantise") as progress:
         result = auto_awq(source, args.work_dir, job, device=args.device, watch=progress)

@@ -23,20 +23,28 @@ import torch
 from torch import Tensor
 
 from lmcourse.errors import CalibrationError
-from lmcourse.kernels import LayerKV, RaggedBatch, Rotation, Stream, ragged_attention, sum_stream
+from lmcourse.kernels import LayerKV, RaggedBatch, Rotation, Stream, sum_stream
 from lmcourse.layers import MLP, PlainMLP
 from lmcourse.models import DecoderLayer, make_rotary
 from lmcourse.quant import ChannelStats
 from lmcourse.spec import ModelSpec
 
-__all__ = ["LayerInputs", "LayerRunner", "matrix_names"]
+__all__ = ["LayerInputs", "LayerRunner", "has_experts", "matrix_names"]
 
 _TOKENS_PER_BLOCK = 64
 
 
-def matrix_names(spec: ModelSpec) -> tuple[str, str, str, str]:
-    """A layer's matrices in the order of their inputs, by canonical name."""
-    return "attention.qkv", "attention.output", "mlp.gate_up" if spec.mlp == "gated" else "mlp.up", "mlp.down"
+def has_experts(spec: ModelSpec, number: int) -> bool:
+    """Whether a layer is a mixture of experts."""
+    return spec.experts is not None and number not in spec.experts.dense_layers
+
+
+def matrix_names(spec: ModelSpec, number: int) -> tuple[str, ...]:
+    """A layer's matrices in the order of their inputs, by canonical name; experts' second ones have many inputs."""
+    attention = "attention.qkv", "attention.output"
+    if has_experts(spec, number):
+        return *attention, "mlp.experts_gate_up"
+    return *attention, "mlp.gate_up" if spec.mlp == "gated" else "mlp.up", "mlp.down"
 
 
 @dataclass
@@ -99,12 +107,12 @@ class LayerRunner:
 
         CalibrationError if the layer gives anything that is not finite.
         """
-        for first, kv, batch in self._batches(hidden):
+        for first, kv, batch in self.batches(hidden):
             rows = hidden[first : first + len(batch.positions)]
-            rotation = self._rotary(batch.positions, batch.rotary_lens)
+            rotation = self.rotation(batch)
             out, seen = _run_layer(layer, rows, (batch, kv, rotation))
             if inputs is not None:
-                _note(inputs, dict(zip(matrix_names(self._spec), seen, strict=True)), kv, batch)
+                _note(inputs, seen, kv, batch)
             if not bool(torch.isfinite(out).all()):
                 raise CalibrationError(
                     "a layer's output is not finite",
@@ -116,7 +124,13 @@ class LayerRunner:
                 )
             hidden[first : first + len(rows)] = out
 
-    def _batches(self, hidden: Tensor) -> Iterator[tuple[int, LayerKV, RaggedBatch]]:
+    def rotation(self, batch: RaggedBatch) -> Rotation:
+        """How far a batch's positions are turned."""
+        rotation: Rotation = self._rotary(batch.positions, batch.rotary_lens)
+        return rotation
+
+    def batches(self, hidden: Tensor) -> Iterator[tuple[int, LayerKV, RaggedBatch]]:
+        """(first row, cache, batch) of a few samples at a time; all take turns in the same cache."""
         spec, blocks = self._spec, -(-self._seqlen // _TOKENS_PER_BLOCK)
         shape = (self._batch_size * blocks, spec.num_kv_heads, _TOKENS_PER_BLOCK, spec.head_dim)
         kv = LayerKV(torch.empty(shape, dtype=hidden.dtype, device=hidden.device), hidden.new_empty(shape))
@@ -141,18 +155,22 @@ class LayerRunner:
 @torch.inference_mode()
 def _run_layer(
     layer: DecoderLayer, rows: Tensor, place: tuple[RaggedBatch, LayerKV, Rotation]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """DecoderLayer.forward, and what every matrix was given."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """DecoderLayer.forward, and what every matrix was given (of experts' matrices, the first ones)."""
     batch, kv, rotation = place
     attention, mlp = layer.attention, layer.mlp
-    assert isinstance(mlp, MLP | PlainMLP), "auto_awq refuses other kinds before it begins"
     stream = Stream(rows, rows.new_empty((0, *rows.shape)))
     q, residual = attention.turned_queries(stream, layer.attention_norm.norm, rotation, batch, kv)
-    mixed = ragged_attention(q, kv, batch, attention.scale, attention.reach(q.device)).flatten(1)
+    mixed = attention.mix(q, batch, kv)
     attended = Stream(residual, attention.output(mixed))
     middle = layer.between(attended)
+    seen = {"attention.qkv": layer.attention_norm(stream)[0], "attention.output": mixed}
+    normed = layer.mlp_norm(middle)[0]
+    if not isinstance(mlp, MLP | PlainMLP):
+        fed = mlp(middle, layer.mlp_norm.norm)
+        return sum_stream(layer.joined(attended, fed)), seen | {"mlp.experts_gate_up": normed}
     activated, residual = mlp.activated(middle, layer.mlp_norm.norm)
-    seen = layer.attention_norm(stream)[0], mixed, layer.mlp_norm(middle)[0], activated
+    seen |= {"mlp.gate_up" if isinstance(mlp, MLP) else "mlp.up": normed, "mlp.down": activated}
     return sum_stream(layer.joined(attended, Stream(residual, mlp.down(activated)))), seen
 
 

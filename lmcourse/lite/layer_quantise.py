@@ -6,8 +6,9 @@
     mlp_norm                    gate_up                     the norm's weight
     up rows of gate_up          down                        those rows
 
-Scales and groups lie along input features, so rows may stay in whatever order the family stores them in. What is added
-to a matrix for tokens of pictures stays in 16 bits: its first factor reads the same input, its second makes such rows.
+Scales and groups lie along input features, so rows may stay in whatever order the family stores them in. Rounding then
+goes from the first matrix to the last; one that compensates asks, before each, what the rounded layer gives it. What is
+added to a matrix for tokens of pictures stays in 16 bits: its first factor reads the same input, its second makes rows.
 
 Lesson: 4 (AWQ from scratch)
 """
@@ -15,57 +16,71 @@ Lesson: 4 (AWQ from scratch)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lmcourse.errors import CalibrationError
-from lmcourse.lite.layer_inputs import LayerInputs, matrix_names
-from lmcourse.lite.methods import Method
-from lmcourse.models import StoredTensor, TensorRule, stored_tensors
-from lmcourse.quant import ChannelStats, QuantSettings, StoredAwq, fit_grid, quantise, quantise_compensated, search_clip
-from lmcourse.spec import ModelSpec
+from lmcourse.lite.expert_quantise import Experts, quantise_experts
+from lmcourse.lite.layer_inputs import LayerInputs, has_experts, matrix_names
+from lmcourse.lite.layer_job import LayerJob, pack_levels, pack_nearest, scaled_stats
+from lmcourse.lite.layer_path import side_by_side
+from lmcourse.lite.two_paths import TwoPaths
+from lmcourse.quant import ChannelStats, compensated
 
-__all__ = ["LayerJob", "quantise_layer"]
+__all__ = ["SmallLayer", "quantise_layer"]
 
-_NORMS = {"attention.qkv": "attention_norm", "mlp.gate_up": "mlp_norm", "mlp.up": "mlp_norm"}
+_NORMS = {"attention.qkv": "attention_norm", "mlp.gate_up": "mlp_norm", "mlp.up": "mlp_norm",
+          "mlp.experts_gate_up": "mlp_norm"}  # fmt: skip
 _ROWS_OF = {"attention.output": "attention.qkv", "mlp.down": "mlp.gate_up"}  # the last source: v, or up
+_ALSO_READ = {"mlp.experts_gate_up": "mlp.router"}  # stays in 16 bits, and must see the same input
 
 
 @dataclass(frozen=True)
-class LayerJob:
-    """Which layer of which family, and how."""
+class SmallLayer:
+    """A layer's stored tensors on the CPU, and the experts that too few tokens reached."""
 
-    spec: ModelSpec
-    rules: tuple[TensorRule, ...]
-    number: int
-    method: Method
-    settings: QuantSettings
-
-    def stored(self, module: str, leaf: str) -> StoredTensor:
-        """The stored tensors of a module of this layer."""
-        return stored_tensors(self.rules, f"layers.{self.number}.{module}.{leaf}")
+    tensors: dict[str, Tensor]
+    seldom: tuple[int, ...] = field(default=())
 
 
-def quantise_layer(job: LayerJob, tensors: Mapping[str, Tensor], inputs: LayerInputs) -> dict[str, Tensor]:
-    """tensors: the layer's stored tensors by name, on the device that computes → its AWQ tensors on the CPU.
+def quantise_layer(
+    job: LayerJob, tensors: Mapping[str, Tensor], inputs: LayerInputs, paths: TwoPaths | None = None
+) -> SmallLayer:
+    """tensors: the layer's stored tensors by name, on the device that computes.
 
-    float32 arithmetic; CalibrationError if a scaled weight leaves float16's range.
+    paths: None only for a dense layer that is rounded without compensation. float32 arithmetic; CalibrationError if a
+    scaled weight leaves float16's range.
     """
     weights = {name: tensor.float() for name, tensor in tensors.items()}
-    matrices = matrix_names(job.spec)
-    stats = {module: inputs.stats(module) for module in matrices}
-    for module in matrices:
+    stats = _scale(job, weights, inputs)
+    if paths is not None:
+        paths.enter(weights)
+    out: dict[str, Tensor] = {}
+    for module in stats:
+        if module != "mlp.experts_gate_up":
+            out |= _round(job, module, weights, stats[module], paths)
+    seldom: tuple[int, ...] = ()
+    if has_experts(job.spec, job.number):
+        assert paths is not None, "experts get the tokens that the layer sends them"
+        packed, seldom = quantise_experts(job, Experts.of(job), weights, paths)
+        out |= packed
+    small = SmallLayer(out | dict(_plain(weights)), seldom)
+    if paths is not None:
+        paths.leave(small.tensors)
+    return small
+
+
+def _scale(job: LayerJob, weights: dict[str, Tensor], inputs: LayerInputs) -> dict[str, ChannelStats]:
+    """Fold every module's scales into the weights; what the modules are given then."""
+    stats = {module: inputs.stats(module) for module in matrix_names(job.spec, job.number)}
+    for module in stats:
         scale = _choose_scale(job, module, weights, stats[module])
         if scale is not None:
             _apply_scale(job, module, weights, scale)
-            stats[module] = _scaled(stats[module], scale)
-    out: dict[str, Tensor] = {}
-    for module in matrices:
-        for source in job.stored(module, "weight").sources:
-            out |= _pack(job, module, source, weights.pop(source), stats[module])
-    return out | dict(_plain(weights))
+            stats[module] = scaled_stats(stats[module], scale)
+    return stats
 
 
 def _choose_scale(job: LayerJob, module: str, weights: Mapping[str, Tensor], stats: ChannelStats) -> Tensor | None:
@@ -88,12 +103,14 @@ def _has_producer(job: LayerJob, module: str) -> bool:
     if module == "mlp.down" and job.spec.mlp != "gated":
         return False
     sources = job.stored(_ROWS_OF[module], "weight").sources
-    return len(sources) > 1 and (module != "attention.output" or job.spec.queries_per_kv == 1)
+    clamped = module == "attention.output" and job.spec.clip_qkv is not None
+    return len(sources) > 1 and not clamped and (module != "attention.output" or job.spec.queries_per_kv == 1)
 
 
 def _apply_scale(job: LayerJob, module: str, weights: dict[str, Tensor], scale: Tensor) -> None:
     producer = _NORMS.get(module) or _ROWS_OF[module]
-    for source in (*job.stored(module, "weight").sources, *_added(job, module, "reduce")):
+    routers = job.stored(_ALSO_READ[module], "weight").sources if module in _ALSO_READ else ()
+    for source in (*job.stored(module, "weight").sources, *routers, *_added(job, module, "reduce")):
         weights[source] = weights[source] * scale
     made_by = [job.stored(producer, leaf).sources[-1] for leaf in ("weight", "bias")]
     for name in (*made_by, *_added(job, producer, "expand")[-1:]):
@@ -108,29 +125,29 @@ def _added(job: LayerJob, module: str, factor: str) -> tuple[str, ...]:
     return job.stored(added, "weight").sources if known else ()
 
 
-def _scaled(stats: ChannelStats, scale: Tensor) -> ChannelStats:
-    """Of the same input divided by the scales."""
-    return ChannelStats(
-        stats.mean_abs / scale, stats.largest_abs / scale, stats.second_moment / (scale[:, None] * scale)
-    )
+def _round(
+    job: LayerJob, module: str, weights: dict[str, Tensor], stats: ChannelStats, paths: TwoPaths | None
+) -> dict[str, Tensor]:
+    """The packed tensors of a module's sources, which leave `weights`."""
+    sources = job.stored(module, "weight").sources
+    if paths is None or not job.method.compensates:
+        clips = job.method.clips and module != "attention.qkv"  # AWQ leaves them: scores are sensitive
+        return _merged(pack_nearest(job, name, weights.pop(name), stats if clips else None) for name in sources)
+    moments = side_by_side(paths.exact, paths.drifted, module)
+    out: dict[str, Tensor] = {}
+    for name in sources:
+        levels, grid = compensated(weights.pop(name), moments, job.settings, clip=module != "attention.qkv")
+        out |= pack_levels(name, levels, grid)
+    paths.change(module, out)
+    return out
 
 
-def _pack(job: LayerJob, module: str, source: str, weight: Tensor, stats: ChannelStats) -> dict[str, Tensor]:
-    limit = None
-    if job.method.clips and module != "attention.qkv":  # AWQ leaves queries and keys unclipped: scores are sensitive
-        limit = search_clip(weight, stats.second_moment, job.settings)
-    grid = fit_grid(weight, job.settings, limit=limit)
-    if job.method.compensates:
-        levels = quantise_compensated(weight, grid, job.settings, stats.second_moment)
-    else:
-        levels = quantise(weight, grid, job.settings)
-    packed = StoredAwq.pack(levels, grid.scale, grid.zero)
-    stem = source.removesuffix("weight")
-    return {stem + leaf: tensor.cpu() for leaf, tensor in packed._asdict().items()}
+def _merged(parts: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: tensor for part in parts for name, tensor in part.items()}
 
 
 def _plain(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Norms and biases, in the dtype of the scales."""
+    """Norms, biases and routers, in the dtype of the scales."""
     for name, weight in weights.items():
         half = weight.half()
         if not bool(torch.isfinite(half).all()):

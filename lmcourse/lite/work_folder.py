@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmcourse.errors import StorageError
@@ -28,6 +28,7 @@ from lmcourse.models import Slot, TensorInfo, new_folder, read_header, read_json
 
 __all__ = ["Unfinished", "check_destination", "finish"]
 
+_SELDOM = "experts_seldom_reached"
 _SHARD_BYTES = 2 * 2**30
 _COPIED = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 _NOT_COPIED = ("config.json", "model.safetensors.index.json", "evaluation.json", "training.json", "random_weights.json")
@@ -53,14 +54,26 @@ class Unfinished:
         """Whether the layer is whole."""
         return self._file(layer).is_file()
 
-    def put(self, layer: int, tensors: dict[str, Tensor]) -> None:
-        """Store a layer, whole or not at all."""
+    def put(self, layer: int, tensors: dict[str, Tensor], seldom: Sequence[int] = ()) -> None:
+        """Store a layer, whole or not at all, and which of its experts too few tokens reached."""
         partial = self._file(layer).with_suffix(".partial")
         try:
-            save_file(tensors, partial)
+            save_file(tensors, partial, metadata={_SELDOM: json.dumps(list(seldom))})
             partial.replace(self._file(layer))
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
+
+    def tensors(self, layer: int) -> dict[str, Tensor]:
+        """Of a layer that is done."""
+        return dict(load_file(self._file(layer)))
+
+    def seldom(self) -> dict[str, list[int]]:
+        """Experts that too few tokens reached, by layer."""
+        found = {}
+        for file in self.files():
+            with safe_open(file, framework="pt") as opened:
+                found[str(int(file.stem.removeprefix("layer-")))] = json.loads(opened.metadata()[_SELDOM])
+        return {layer: experts for layer, experts in found.items() if experts}
 
     def files(self) -> list[Path]:
         """Of all layers, in order."""

@@ -2,7 +2,7 @@
 
 rounding.py   fit_grid, quantise, fake_quantise   round to nearest, group by group
 awq.py        search_scale, search_clip, smooth_scale   activation-aware scales
-compensation.py  quantise_compensated             errors of one column taken back in the next
+compensation.py  compensated, aimed                errors of one column, and of earlier layers, taken back
 packing.py    pack_columns, unpack_columns        AWQ's order of eight numbers in an int32
 formats.py    WeightFormat, PLAIN, AwqFormat, Int8Format   how a matrix is stored, on disk and in the engine
 """
@@ -16,7 +16,7 @@ from lmcourse.quant.awq import (
     smooth_scale,
     typical_weight,
 )
-from lmcourse.quant.compensation import quantise_compensated
+from lmcourse.quant.compensation import InputMoments, aimed, compensated, quantise_compensated, refitted
 from lmcourse.quant.formats import (
     INT8_ROWS,
     PLAIN,
@@ -38,6 +38,7 @@ __all__ = [
     "AwqFormat",
     "ChannelStats",
     "Grid",
+    "InputMoments",
     "Int8Format",
     "PackedFormat",
     "PlainFormat",
@@ -46,6 +47,8 @@ __all__ = [
     "StoredAwq",
     "StoredInt8",
     "WeightFormat",
+    "aimed",
+    "compensated",
     "fake_quantise",
     "fit_grid",
     "grouped",
@@ -53,6 +56,7 @@ __all__ = [
     "pack_columns",
     "quantise",
     "quantise_compensated",
+    "refitted",
     "search_clip",
     "search_scale",
     "smooth_scale",

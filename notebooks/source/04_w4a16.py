@@ -359,8 +359,8 @@ homework.check("4.3", packed_product)
 # ```
 #
 # `einops`, which it asked you to install, was for InternLM2's own code, which regroups `wqkv` with it; our engine does so,
-# too. In Python, three times: plain rounding, LMDeploy's fixed rule, AWQ's search. (16 × 256 tokens take 2 to 3 s of a
-# processor, the command's 128 × 1,024 took 47 s: recorded in `benchmarks/`.)
+# too. In Python, three times: plain rounding, LMDeploy's fixed rule, AWQ's search. (16 × 256 tokens take 3 to 9 s of a
+# processor, the command's 128 × 1,024 up to 155 s: recorded in `benchmarks/`.)
 
 # %%
 from pathlib import Path
@@ -398,6 +398,7 @@ with pipeline(folders["search"], backend_config=TurbomindEngineConfig(model_form
 # %% [markdown] lang="en"
 # ## 9 · What is lost
 #
+# `auto_awq` also *compensates*, unless told otherwise: columns not yet rounded take back the error (GPTQ's idea).
 # **Perplexity** says how surprised a model is by each next token of text it has not seen: lower is better. Only answers
 # are judged here, each after its whole dialogue: what users say is random by design, and an answer whose question was
 # cut off cannot be known. **Predict:** how much less does the search lose than rounding, with 4 bits and with 3?
@@ -436,8 +437,7 @@ print(recorded_w4_accuracy())
 
 # %% [markdown] lang="en"
 # Perplexity with 4 bits falls as theory says: rounding, the fixed rule, the search. Tool calls, where one wrong character
-# spoils the answer, lose points with all three; an average hides it. Measure on **your** task. (`--method compensate` adds
-# GPTQ's idea: columns not yet rounded take back the error.)
+# spoils the answer, lose points with all three; an average hides it. Measure on **your** task.
 #
 # And speed? On a processor our engine unpacks in plain torch, so 4 bits are *slower* here; the point of the format is a
 # GPU. Measure what your machine does:

@@ -326,3 +326,37 @@ def test_file_that_is_no_text_is_named(small, tmp_path, content):
         auto_awq(small, tmp_path / "out", job(calib_dataset=str(tmp_path / "text.txt")), device="cpu")
     assert "text.txt" in str(caught.value)
     assert entries(tmp_path) == ["text.txt"]
+
+
+def test_compensated_layers_lose_less_and_resume_in_the_same_bits(small, tmp_path):
+    """With enough text for every matrix; what the layers give is judged on other text."""
+    from lmcourse.lite.calibration_text import draw_samples
+    from lmcourse.lite.layer_inputs import LayerInputs, LayerRunner
+    from lmcourse.lite.visits import layers_with_inputs, open_source
+    from lmcourse.text.tokenizer import Tokenizer
+
+    def stop(done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    enough = job(calib_samples=18, calib_seqlen=128, method=SEARCH)  # 2304 tokens for at most 512 columns
+    auto_awq(small, tmp_path / "out", enough, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        auto_awq(small, tmp_path / "again", enough, device="cpu", watch=stop)
+    assert auto_awq(small, tmp_path / "again", enough, device="cpu").resumed_layers == 1
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "again"))
+    assert all(torch.equal(one[name], two[name]) for name in two)
+    plain = job(calib_samples=18, calib_seqlen=128, method=SEARCH.plain())
+    auto_awq(small, tmp_path / "plain", plain, device="cpu")
+    tokens = draw_samples(
+        find_text("lmcourse"), Tokenizer.from_folder(small), samples=12, seqlen=64, seed=int(torch.randint(99, ()))
+    )
+    runner, given = LayerRunner(load(small).spec, num_samples=12, seqlen=64, batch_size=4), {}
+    for name in ("source", "out", "plain"):
+        decoder = load(small if name == "source" else tmp_path / name)
+        given[name] = decoder.embedding(tokens.flatten())
+        for layer in decoder.layers:
+            runner.run(layer, given[name], inputs=LayerInputs())
+    lost = {name: float((given[name] - given["source"]).norm()) for name in ("out", "plain")}
+    assert lost["out"] < 0.8 * lost["plain"], lost
+    assert len(list(layers_with_inputs(open_source(small, torch.device("cpu")), tokens, plain))) == LAYERS
