@@ -115,7 +115,7 @@ def _inner_config(config: Config, key: str) -> Config:
         )
     text = config.get(key) or {}
     kind = text.get("model_type", "llama") if isinstance(text, Mapping) else repr(text)
-    if not isinstance(text, Mapping) or kind not in _DEFAULTS:
+    if not isinstance(text, Mapping) or kind not in list(_DEFAULTS):
         raise CheckpointError(
             f"the config's {key} is of no language model that runs with pictures",
             expected="an object with model_type " + " | ".join(_DEFAULTS),

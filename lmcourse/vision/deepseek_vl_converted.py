@@ -19,6 +19,7 @@ from lmcourse.vision.deepseek_vl_spec import (
     background,
     read_colours,
     read_count,
+    read_name,
     read_number,
     read_table,
     uncovered,
@@ -56,16 +57,14 @@ def read_converted(config: Config, processor: Config, *, hybrid: bool) -> Deepse
 
 def _check_side(processor: Config, key: str, side: int) -> None:
     stated = processor.get(key) or side
-    sides = set(stated.values()) if isinstance(stated, dict) else {stated}
-    if sides != {side}:
+    sides = list(stated.values()) if isinstance(stated, dict) else [stated]
+    if any(length not in (side, None) for length in sides):
         raise wrong(key, f"{side}, the tower's", stated)
 
 
 def _read_siglip(config: Config) -> ClipSpec:
-    activation, kind = config.get("hidden_act", "gelu_pytorch_tanh"), config.get("model_type", "siglip_vision_model")
-    if kind != "siglip_vision_model" or activation not in ACTIVATIONS:
-        expected = "siglip_vision_model, with " + " or ".join(ACTIVATIONS)
-        raise uncovered(f"{kind}, {activation}", expected, "config.json, vision_config")
+    read_name(config, "model_type", "siglip_vision_model", ("siglip_vision_model",), "vision_config")
+    activation = read_name(config, "hidden_act", "gelu_pytorch_tanh", ACTIVATIONS, "vision_config")
     spec = ClipSpec(
         hidden=read_count(config, "hidden_size", 768),
         intermediate=read_count(config, "intermediate_size", 3072),

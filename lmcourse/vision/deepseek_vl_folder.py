@@ -24,6 +24,7 @@ __all__ = ["plan_deepseek_vl", "warn_of_unused"]
 
 _PUBLISHED = "MultiModalityCausalLM"
 _HYBRID = "DeepseekVLHybridForConditionalGeneration"
+_MOST_LAYERS = 2**12
 _IMAGE_ID = 100015  # <image_placeholder> in the published vocabulary; the publisher's configs do not say
 
 
@@ -34,7 +35,7 @@ def plan_deepseek_vl(
 
     CheckpointError or UnsupportedModelError for what cannot be.
     """
-    named = {str(name) for name in config.get("architectures") or []}
+    named = config.get("architectures") or ()  # a list, or one name
     published = _PUBLISHED in named
     hybrid = is_hybrid(config) if published else _HYBRID in named
     spelling, processor = spell(source, published=published, hybrid=hybrid), read_processor(folder)
@@ -43,15 +44,22 @@ def plan_deepseek_vl(
         if published
         else read_converted(config, processor, hybrid=hybrid)
     )
-    fitting = spec.fitting
-    if fitting.smallest > fitting.side or max(fitting.resample, fitting.small_resample) > Image.Resampling.HAMMING:
-        raise wrong("min_size or resample", f"at most {fitting.side}; a filter of PIL", fitting)
-    if hybrid and hidden % 2:
-        raise wrong("hidden_size", "an even number: each tower is mapped to one half", hidden)
     placeholder = config.get("image_token_id", _IMAGE_ID)
     known = isinstance(placeholder, int) and 0 <= placeholder < vocab
     spec = dataclasses.replace(spec, hidden=hidden, placeholder_id=placeholder if known else 0)
+    _check(spec)
     return DeepseekVlEyes(spec), _name_all(spec, spelling)
+
+
+def _check(spec: DeepseekVlSpec) -> None:
+    fitting = spec.fitting
+    if fitting.smallest > fitting.side or max(fitting.resample, fitting.small_resample) > Image.Resampling.HAMMING:
+        raise wrong("min_size or resample", f"at most {fitting.side}; a filter of PIL", fitting)
+    deepest = max(spec.num_maps, spec.low.num_layers, spec.high.num_layers if spec.high else 0)
+    if deepest > _MOST_LAYERS:
+        raise wrong("num_hidden_layers or depth", f"at most {_MOST_LAYERS}", deepest)
+    if spec.high is not None and spec.hidden % 2:
+        raise wrong("hidden_size", "an even number: each tower is mapped to one half", spec.hidden)
 
 
 def _name_all(spec: DeepseekVlSpec, spelling: Spelling) -> Names:

@@ -23,9 +23,9 @@ from lmcourse.vision.deepseek_vl_spec import (
     background,
     read_colours,
     read_count,
+    read_name,
     read_number,
     read_table,
-    uncovered,
     wrong,
 )
 from lmcourse.vision.sam import SamSpec
@@ -37,7 +37,7 @@ _SIGLIPS = {  # stored tensors tell these sizes, but not in how many heads they 
     "siglip_large_patch16_384": ClipSpec(1024, 4096, 24, 16, 384, 16, "gelu", 1e-6),
 }
 _SAMS = {"sam_b_downsample": SamSpec()}
-_WHERE = "config.json, vision_config.params"
+_WHERE = "vision_config.params"
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ def is_hybrid(config: Config) -> bool:
     """Whether there are two towers."""
     vision = read_table(config, "vision_config")
     kinds = ("CLIPVisionTower", "HybridVisionTower")
-    if vision.get("cls", kinds[0]) not in kinds:
-        raise uncovered(f"cls {vision['cls']!r}", " | ".join(kinds), "config.json, vision_config.cls")
-    return vision.get("cls") == kinds[1]
+    return read_name(vision, "cls", kinds[0], kinds, "vision_config.cls") == kinds[1]
 
 
 def read_published(
@@ -65,8 +63,7 @@ def read_published(
     low_params, high_params = params, dict[str, object]()
     if spelling.hybrid:
         low_params, high_params = read_table(params, "low_res_cfg"), dict(read_table(params, "high_res_cfg"))
-        if params.get("concat_type", "tuple") != "tuple":
-            raise uncovered(f"concat_type {params['concat_type']!r}", "tuple", _WHERE)
+        read_name(params, "concat_type", "tuple", ("tuple",), _WHERE)
     low = _read_siglip(low_params, stored)
     high = _read_sam(high_params, low, stored) if spelling.hybrid else None
     side = low.side if high is None else high.side
@@ -101,10 +98,7 @@ def _tower_colours(params: Config, applied: Colours | None) -> Colours:
 
 
 def _read_siglip(params: Config, stored: _Stored) -> ClipSpec:
-    name = params.get("model_name", "siglip_large_patch16_384")
-    if name not in _SIGLIPS:
-        raise uncovered(f"the tower {name!r}", " | ".join(_SIGLIPS), _WHERE + ", model_name")
-    spec = _SIGLIPS[name]
+    spec = _SIGLIPS[read_name(params, "model_name", next(iter(_SIGLIPS)), _SIGLIPS, _WHERE)]
     side, layers, last = read_count(params, "image_size", spec.side), spec.num_layers, params.get("select_layer", -1)
     if not isinstance(last, int) or isinstance(last, bool) or not -layers <= last <= layers:
         raise wrong("select_layer", f"a layer of {layers}", last)
@@ -118,9 +112,8 @@ def _read_siglip(params: Config, stored: _Stored) -> ClipSpec:
 
 
 def _read_sam(params: Config, low: ClipSpec, stored: _Stored) -> SamSpec:
-    name, side = params.get("model_name"), read_count(params, "image_size", 1024)
-    if name not in _SAMS:
-        raise uncovered(f"the tower {name!r}", " | ".join(_SAMS), _WHERE + ".high_res_cfg, model_name")
+    side = read_count(params, "image_size", 1024)
+    name = read_name(params, "model_name", "none", _SAMS, _WHERE + ".high_res_cfg")
     spec = replace(_SAMS[name], side=side, features_per_side=low.patches_per_side)
     if stored.source is not None:
         spec = measure_sam(spec, stored.spelling, stored.source)
@@ -131,8 +124,6 @@ def _read_sam(params: Config, low: ClipSpec, stored: _Stored) -> SamSpec:
 
 def _count_maps(config: Config, spelling: Spelling) -> int:
     params = read_table(read_table(config, "aligner_config"), "params")
-    kind = params.get("projector_type")
     covered = ("low_high_hybrid_split_mlp_gelu",) if spelling.hybrid else ("mlp_gelu", "linear")
-    if kind not in covered:
-        raise uncovered(f"the projector {kind!r}", " | ".join(covered), "config.json, aligner_config.params")
+    kind = read_name(params, "projector_type", "none", covered, "aligner_config.params")
     return 1 if kind == "linear" else read_count(params, "depth", 1)

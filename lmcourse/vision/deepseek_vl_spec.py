@@ -5,7 +5,7 @@ Lesson: 6 (what is in the folder)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "background",
     "read_colours",
     "read_count",
+    "read_name",
     "read_number",
     "read_table",
     "uncovered",
@@ -68,6 +69,14 @@ def read_number(config: Config, key: str, default: float) -> float:
     return float(value)
 
 
+def read_name(config: Config, key: str, default: str, covered: Iterable[str], where: str) -> str:
+    """One of the names that are covered."""
+    value, names = config.get(key, default), list(covered)
+    if value not in names:
+        raise uncovered(f"{key} {value!r}"[:120], " | ".join(names), f"config.json, {where}")
+    return str(value)
+
+
 def read_table(config: Config, key: str) -> Config:
     """An object inside the config; empty if absent."""
     value = config.get(key) or {}
@@ -80,10 +89,14 @@ def read_colours(config: Config, default: Colours, prefix: str = "image_") -> Co
     """Mean and deviation under their keys."""
     pair = [config.get(prefix + key) or usual for key, usual in (("mean", default.mean), ("std", default.std))]
     for key, values in zip(("mean", "std"), pair, strict=True):
-        numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
+        numbers = isinstance(values, list | tuple) and all(_is_number(value) for value in values)
         if not numbers or len(values) != 3 or (key == "std" and min(values) <= 0):
             raise wrong(prefix + key, "three numbers, above 0 if deviations", values)
     return Colours(tuple(map(float, pair[0])), tuple(map(float, pair[1])))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
 
 
 def background(colours: Colours | None) -> tuple[int, ...]:
