@@ -1,7 +1,7 @@
 """MergedLora: a checkpoint whose low-rank updates (LoRA, arXiv 2106.09685 §4.1) are already in its matrices.
 
     q_proj.weight          W [out, in]   ┐
-    q_proj.lora_A.weight   A [rank, in]  ├─▶ q_proj.weight    W + lora_alpha / lora_r · B · A
+    q_proj.lora_A.weight   A [rank, in]  ├─▶ q_proj.weight    W + lora_alpha / rank · B · A
     q_proj.lora_B.weight   B [out, rank] ┘
 
 The idea: a low-rank update saves memory while it is trained. Once it is fixed, it is added up, and costs nothing more.
@@ -15,6 +15,7 @@ Lesson: 8 (what differs between families)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -34,14 +35,15 @@ def merge_lora(source: TensorSource, config: Mapping[str, Any]) -> TensorSource:
     """The source itself, if no tensor of it is half of an update."""
     if not any(name.endswith((_A, _B)) for name in source.tensors):
         return source
-    return MergedLora(source, _read_scale(config))
+    return MergedLora(source, _read_alpha(config, source.folder))
 
 
 class MergedLora:
     """The tensors of another source, without the updates, which are in the matrices that they update."""
 
-    def __init__(self, source: TensorSource, scale: float) -> None:
-        self.folder, self._source, self._scale = source.folder, source, scale
+    def __init__(self, source: TensorSource, alpha: float) -> None:
+        """alpha: what an update is multiplied by, divided by its rank."""
+        self.folder, self._source, self._alpha = source.folder, source, alpha
         halves = [name for name in source.tensors if name.endswith((_A, _B))]
         self._updated = {name.removesuffix(ending) for name in halves for ending in (_A, _B) if name.endswith(ending)}
         for stem in sorted(self._updated):
@@ -77,7 +79,7 @@ class MergedLora:
         if stem not in self._updated or not name.endswith(".weight"):
             return stored
         a, b = (self._source.read(stem + ending).to(stored.device).float() for ending in (_A, _B))
-        return (stored.float() + self._scale * (b @ a)).to(stored.dtype)
+        return (stored.float() + self._alpha / len(a) * (b @ a)).to(stored.dtype)
 
     def read_words(self, name: str) -> Tensor:
         """As Checkpoint.read_words."""
@@ -87,9 +89,15 @@ class MergedLora:
         return f"MergedLora({self.folder.name}: {len(self._updated)} of {len(self.tensors)} tensors updated)"
 
 
-def _read_scale(config: Mapping[str, Any]) -> float:
-    """lora_alpha / lora_r; 1 where the config says neither."""
-    stated: Mapping[str, Any] = next((config[key] for key in _KEYS if isinstance(config.get(key), Mapping)), {})
-    reader = ConfigReader(stated)
-    rank = reader.number("lora_r", default=1.0)
-    return reader.number("lora_alpha", default=rank) / rank
+def _read_alpha(config: Mapping[str, Any], folder: Path) -> float:
+    """The class that was published with these configs takes 16 where they say nothing."""
+    stated = [config[key] for key in _KEYS if isinstance(config.get(key), Mapping)]
+    if stated:
+        return ConfigReader(stated[0]).number("lora_alpha", default=16.0)
+    raise CheckpointError(
+        "the folder has low-rank updates, and its config does not say how much of them to add",
+        expected='{"lora_r": ..., "lora_alpha": ...} under ' + " or ".join(_KEYS),
+        got="neither",
+        where=folder / "config.json",
+        next_step="merge the updates into the weights with the tool that trained them",
+    )

@@ -234,7 +234,8 @@ def change(tiny: Tiny, tensors: dict[str, Tensor] | None = None, **config: objec
         (lambda: change(xcomposer(), {"ln_vision.bias": None}), "ln_vision.bias"),
         (lambda: change(xcomposer(), {"query_tokens": None}), "query_tokens"),
         (lambda: change(xcomposer(), {"visual_encoder.cls_token": torch.ones(1, 1, 7)}), "cls_token"),
-        (lambda: change(xcomposer(), internlm_lora={"lora_r": -1}), "lora_r"),
+        (lambda: change(xcomposer(), internlm_lora={"lora_alpha": -1}), "lora_alpha"),
+        (lambda: change(xcomposer(), internlm_lora=None, lora_cfg=None), "does not say how much"),
         (
             lambda: change(xcomposer(), {"internlm_model.model.layers.0.mlp.up_proj.lora_B.weight": None}),
             r"up_proj does not fit",
