@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 import sys
 from pathlib import Path
 
@@ -297,3 +298,32 @@ def test_cuda_is_as_near_as_its_dtype_can_be(kind, dtype, share, draw, tmp_path,
         logits = reference.logits(tiny.config, tiny.tensors, [*parts, *tokens[:-1]], **tiny.shape)[-NUM_NEW:]
         wanted = logits.log_softmax(-1)
         assert float((found.double() - wanted).abs().max()) < share * float(logits.abs().max())
+
+
+def random_prompt(chance: random.Random, shown: list) -> list:
+    """Words, and up to three pictures among them."""
+    parts = random_ids(chance.randint(1, 12))
+    for _ in range(chance.randint(0, 3)):
+        parts += [chance.choice(shown), *random_ids(chance.randint(1, 12))]
+    return parts
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", TINIES)
+def test_random_workloads_say_what_each_request_says_alone(kind, draw, tmp_path, seed) -> None:
+    """Texts and pictures, few of each and often the same; any chunks, few blocks, with and without found prefixes."""
+    chance, tiny = random.Random(seed), TINIES[kind]()
+    folder = tiny.write(tmp_path / "model")
+    shown = [draw(40, 30), draw(25, 60), draw(33, 33)]
+    with open_engine(folder) as alone:
+        for _ in range(6):
+            prompts = [random_prompt(chance, shown) for _ in range(chance.randint(2, 7))]
+            settings = {
+                "max_prefill_token_num": chance.choice([3, 8, 17, 64]), "max_batch_size": chance.randint(1, 6),
+                "cache_max_entry_count": chance.choice([9, 12, 40]), "cache_block_seq_len": 16, "session_len": 130,
+                "enable_prefix_caching": chance.random() < 0.5,
+            }  # fmt: skip
+            with open_engine(folder, **settings) as engine:
+                found = run(engine, [*prompts, *prompts[:2]])
+            for parts, (_, report) in zip([*prompts, *prompts[:2]], found, strict=True):
+                torch.testing.assert_close(report, run(alone, [parts])[0][1], rtol=0, atol=1e-4)
