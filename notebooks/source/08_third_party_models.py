@@ -78,7 +78,7 @@ llama = specs["Llama"]
 for name, spec in specs.items():
     fields = [field.name for field in dataclasses.fields(spec) if field.name not in SIZES]
     changed = [field for field in fields if getattr(spec, field) != getattr(llama, field)]
-    print(f"{name:<14}", ", ".join(f"{field}={getattr(spec, field)}" for field in changed if field != "experts"))
+    print(f"{name:<26}", ", ".join(f"{field}={getattr(spec, field)}" for field in changed if field != "experts"))
 
 # %% [markdown] lang="en"
 # Most lines are empty or short. Falcon's is the longest: another norm, an MLP without a gate, and attention and MLP side by
@@ -91,7 +91,7 @@ for name, spec in specs.items():
 for name, spec in specs.items():
     rotary = spec.rotary
     if rotary != dataclasses.replace(llama.rotary, base=rotary.base, trained_context=rotary.trained_context):
-        print(f"{name:<14} scaling={rotary.scaling}, fraction={rotary.fraction}")
+        print(f"{name:<26} scaling={rotary.scaling}, fraction={rotary.fraction}")
 for base in sorted({spec.rotary.base for spec in specs.values()} - {1e4}):
     print(f"base {base:>9,.0f}:", ", ".join(name for name, spec in specs.items() if spec.rotary.base == base))
 
@@ -172,6 +172,27 @@ for name, changes in ATTEMPTS:
         load_spec(place / "odd")
     except LmcourseError as error:
         print(str(error).splitlines()[0])
+
+# %% [markdown] lang="en"
+# Some rows also see. Their language model is an old acquaintance; what is new is the **eyes**, which turn a picture into
+# tokens. **Predict:** how many tokens for one picture, and does its size matter?
+
+# %%
+import torch
+from PIL import Image
+
+from lmcourse.vision import load_encoder
+
+for name in [name for name in tiny_configs() if (place / name).exists()]:
+    eyes = load_encoder(place / name, dtype=torch.float32, device=torch.device("cpu"))
+    if eyes is not None:
+        counts = [eyes.prepare(Image.new("RGB", size)).num_tokens for size in ((40, 30), (1920, 1080))]
+        print(f"{name:<26}{specs[name].family:<12}{counts} tokens   {sum(p.numel() for p in eyes.eyes.parameters()):,}")
+
+# %% [markdown] lang="en"
+# The same number for a stamp and for a poster: each picture is first made one square. The published sizes do no better:
+# 576 tokens for any picture in DeepSeek-VL. That is why its 7B has a second tower that looks at 1024 pixels a side, and
+# puts the details into the *same* 576 tokens. (LLaVA 1.6 in lesson 6 spends more tokens on larger pictures instead.)
 
 # %% [markdown] lang="en"
 # ## 5 · A mixture of experts
@@ -297,6 +318,7 @@ for word in ("lower", "lowest", "slow"):
 # | Yi | `01-ai/Yi-6B-Chat` | no |
 # | Mistral, Mixtral | `mistralai/Mistral-7B-Instruct-v0.2`, `mistralai/Mixtral-8x7B-Instruct-v0.1` | sometimes |
 # | DeepSeek-MoE | `deepseek-ai/deepseek-moe-16b-chat` | no |
+# | DeepSeek-VL | `deepseek-ai/deepseek-vl-1.3b-chat`, `deepseek-ai/deepseek-vl-7b-chat` | no |
 # | Gemma, Dbrx | `google/gemma-2b-it`, `databricks/dbrx-instruct` | yes, a form |
 #
 # `pipeline("internlm/internlm2-chat-1_8b")` downloads, asking ModelScope first, then Hugging Face.
