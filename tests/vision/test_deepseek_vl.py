@@ -264,3 +264,22 @@ def test_nothing_is_left_of_the_picture_but_its_pixels(tinies) -> None:
     assert keys[0] == keys[1] != keys[2]
     with pytest.raises(dataclasses.FrozenInstanceError):
         encoder.prepare(Image.fromarray(one)).num_tokens = 3
+
+
+def test_recorded_passes_read_the_pictures_of_their_call(tinies, draw) -> None:
+    """What is recorded for a number of pictures is used for others of that number."""
+
+    class Replays:
+        def __init__(self) -> None:
+            self.recorded = {}
+
+        def run(self, key, work) -> Tensor:
+            return self.recorded.setdefault(key, work)()
+
+    encoder = load_encoder(tinies("two-hf").folder, dtype=torch.float32, device=CPU)
+    recorder = Replays()
+    for count in (1, 1, 5, 2, 1):
+        ready = [encoder.prepare(draw(20 + number, 30)) for number in range(count)]
+        for found, wanted in zip(encoder.encode(ready, recorder), encoder.encode(ready), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    assert set(recorder.recorded) == {("pictures", 1), ("pictures", 2), ("pictures", 4)}
