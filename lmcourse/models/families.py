@@ -78,7 +78,7 @@ FAMILIES = (
     Family("InternLM2", "1.8B - 20B", ("InternLM2ForCausalLM",), layout=_INTERNLM2),
     Family("InternLM-XComposer", "7B", ("InternLMXComposerForCausalLM", XCOMPOSER2), _IMAGES, _XCOMPOSER),
     Family("QWen", "1.8B - 72B", ("QWenLMHeadModel",), layout=_QWEN, describes=lambda config: "visual" not in config),
-    Family("QWen-VL", "7B", ("QWenLMHeadModel",), _IMAGES, describes=lambda config: "visual" in config),
+    Family("QWen-VL", "7B", ("QWenLMHeadModel",), _IMAGES, _QWEN, describes=lambda config: "visual" in config),
     Family("QWen1.5", "0.5B - 72B", ("Qwen2ForCausalLM",), layout=_QWEN2),
     Family("QWen1.5-MoE", "A2.7B", ("Qwen2MoeForCausalLM",), layout=_QWEN2_MOE),
     Family(

@@ -7,6 +7,7 @@
                                                          names begin with language_model. or model.language_model.
     XComposer     InternLMXComposer(2)ForCausalLM        a row of the table, with keys and tensors for vision beside;
                                                          version 1's names begin with internlm_model.
+    QWen-VL       QWenLMHeadModel                        QWen's own config, and visual beside it
 
 Everything else in such a folder is for vision/: it is left out here.
 
@@ -65,19 +66,22 @@ _DEFAULTS: dict[str, dict[str, Any]] = {  # of transformers' config classes, by 
     "internlm2": {"architectures": ["InternLM2ForCausalLM"]},
 }
 _WITHIN = ("InternLMXComposerForCausalLM", "InternLMXComposer2ForCausalLM")  # a row of the table, pictures and all
+_QWEN = "QWenLMHeadModel"  # a row with pictures where its config has `visual`
 _SHARED = ("torch_dtype", "dtype", "quantization_config", "tie_word_embeddings")  # said once, for all parts
 _OUTER = ("language_model.", "internlm_model.")  # before names that a language model has alone
 _VISION = (
     "vision_tower.", "multi_modal_projector.", "mm_projector.", "image_newline",
     "visual_encoder.", "ln_vision.", "Qformer.", "query_tokens", "internlm_proj.", "flag_image_",
     "vit.", "vision_proj.", "plora_glb_GN", "plora_sub_GN", "vision_model.", "aligner.", "high_res_vision_",
+    "transformer.visual.",
 )  # fmt: skip
 _DEEPSEEK_VOCAB, _DEEPSEEK_ENDS = 102400, {"bos_token_id": 100000, "eos_token_id": 100001}
 
 
 def has_pictures(config: Config) -> bool:
     """Whether a config is of a model that takes pictures."""
-    return bool(_architectures(config) & {*_BESIDE, *_AROUND, *_WITHIN})
+    named = _architectures(config)
+    return bool(named & {*_BESIDE, *_AROUND, *_WITHIN}) or (_QWEN in named and "visual" in config)
 
 
 def read_language_config(folder: Path) -> Config:

@@ -24,6 +24,7 @@ from lmcourse.text.template_table import (
     ALIASES,
     BY_ARCHITECTURE,
     BY_INNER_TYPE,
+    BY_KEY,
     BY_MODEL_TYPE,
     BY_VOCABULARY,
     MARKED_LLAMAS,
@@ -93,6 +94,7 @@ def _name_from_config(folder: Path, tokenizer: Tokenizer | None) -> str:
             where=folder / "config.json",
             next_step='name one: ChatTemplateConfig(model_name="...") or --model-name; "base" leaves text as it is',
         )
+    name = next((other for (plain, key), other in BY_KEY.items() if plain == name and key in config), name)
     name = BY_VOCABULARY.get((name, config.get("vocab_size")), name)
     return _tell_llamas_apart(folder, tokenizer) if name == "llama2" else name
 

@@ -56,7 +56,7 @@ class ChatTemplate:
     capability: str = "chat"
     adds_bos: bool = True
     tools: ToolFormat | None = None  # None: the family was taught no calls
-    picture: str = "{mark}\n"  # how a picture stands before its message's text
+    picture: str = "{mark}\n"  # how a picture stands before its message's text; {ordinal} counts the conversation's
     pictures: str | None = None  # how each of several does, {number} counting from 0; None: as one does
 
     def render(self, messages: str | Sequence[Message], mark: str = "") -> str:
@@ -64,7 +64,7 @@ class ChatTemplate:
 
         mark stands where a picture's features will be: in front of its message's text, wherever the message had it.
         """
-        turns = [{**turn, "content": self._write(turn["content"], mark)} for turn in check_messages(messages)]
+        turns = self._write_all(check_messages(messages), mark)
         if self.capability != "chat":
             text = "".join(turn["content"] for turn in turns)
             return text if self.capability == "completion" else self._render_infilling(text)
@@ -79,13 +79,22 @@ class ChatTemplate:
             parts += [before.replace("{round}", str(rounds)), turn["content"], after]
         return "".join([*parts, self.cue])
 
-    def _write(self, content: str | list[Part], mark: str) -> str:
-        if isinstance(content, str):
-            return content
-        count = sum(part["type"] == "image" for part in content)
-        form = self.pictures if self.pictures is not None and count > 1 else self.picture
-        marks = [form.replace("{number}", str(number)).replace("{mark}", mark) for number in range(count)]
-        return "".join([*marks, *(part["text"] for part in content if part["type"] == "text")])
+    def _write_all(self, messages: Sequence[Message], mark: str) -> list[Message]:
+        """Every content as text."""
+        written, seen = [], 0
+        for message in messages:
+            parts: list[Part] = message["content"] if not isinstance(message["content"], str) else []
+            count = sum(part["type"] == "image" for part in parts)
+            form = self.pictures if self.pictures is not None and count > 1 else self.picture
+            numbered = [
+                form.replace("{number}", str(number)).replace("{ordinal}", str(seen + number + 1))
+                for number in range(count)
+            ]
+            marks = [picture.replace("{mark}", mark) for picture in numbered]
+            texts = [part["text"] for part in parts if part["type"] == "text"]
+            written.append({**message, "content": "".join([*marks, *texts]) if parts else message["content"]})
+            seen += count
+        return written
 
     def _sides(self, turn: Message) -> Turn:
         sides = self._turns()[turn["role"]]

@@ -21,6 +21,7 @@ __all__ = [
     "ALIASES",
     "BY_ARCHITECTURE",
     "BY_INNER_TYPE",
+    "BY_KEY",
     "BY_MODEL_TYPE",
     "BY_VOCABULARY",
     "MARKED_LLAMAS",
@@ -119,6 +120,12 @@ _ROWS = (
     ),
     _CHATML,
     replace(_CHATML, name="qwen", default_system="You are a helpful assistant."),
+    replace(
+        _CHATML,
+        name="qwen-vl",
+        default_system="You are a helpful assistant.",
+        picture="Picture {ordinal}: <img>{mark}</img>\n",
+    ),
     replace(_CHATML, name="yi", stop_words=("<|im_end|>", "<|endoftext|>")),
     replace(_CHATML, name="dbrx"),
     _BAICHUAN,
@@ -190,6 +197,8 @@ ALIASES = {
     "qwen-chat": "qwen",
     "qwen-7b": "qwen",
     "qwen-14b": "qwen",
+    "qwen-vl-chat": "qwen-vl",
+    "qwen-vl-7b": "qwen-vl",
     "yi-chat": "yi",
     "yi-34b": "yi",
     "baichuan2-chat": "baichuan2",
@@ -238,6 +247,9 @@ BY_ARCHITECTURE = {
 
 # Baichuan's generations share a class and number their reserved pieces differently: (template, vocab_size) → template
 BY_VOCABULARY: dict[tuple[str, object], str] = {("baichuan2", 64000): "baichuan"}
+
+# config keys that make another of a template: (template, key) → template
+BY_KEY = {("qwen", "visual"): "qwen-vl"}
 
 # language models inside LLaVA, by the model_type in text_config, where they are no Vicuna
 BY_INNER_TYPE = {"mistral": "mistral", "qwen2": "qwen", "internlm2": "internlm2"}

@@ -42,6 +42,7 @@ class TiktokenFile:
     digits: str  # how many digits one word may hold, as a pattern
     marks: tuple[str | None, ...]  # their ids follow the last rank; None: an id without a mark
     normal_form: bool  # texts are brought to NFC first
+    spoken: frozenset[str] = frozenset()  # marks that are part of an answer's text, and not left out of it
 
     @property
     def pattern(self) -> str:
@@ -52,7 +53,7 @@ class TiktokenFile:
         )
 
 
-_QWEN_IMAGE_MARKS = ("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>")
+_QWEN_PLACES = ("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>")  # what Qwen-VL says where things are with
 TIKTOKEN_FILES = (
     TiktokenFile(
         "qwen.tiktoken",
@@ -60,9 +61,11 @@ TIKTOKEN_FILES = (
         marks=(
             *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
             *(f"<|extra_{i}|>" for i in range(205)),
-            *_QWEN_IMAGE_MARKS,
+            *_QWEN_PLACES,
+            *("<img>", "</img>", "<imgpad>"),
         ),
         normal_form=True,
+        spoken=frozenset(_QWEN_PLACES),
     ),
     TiktokenFile(  # Dbrx
         "cl100k_base.tiktoken",
@@ -97,6 +100,7 @@ class TiktokenVocabulary:
         self._texts |= {token_id: text.encode() for text, token_id in self._marks.items()}
         self.size = 1 + max(self._texts)
         ordinary = {token.token_id for token in special.added if not token.special}
+        ordinary |= {token_id for text, token_id in self._marks.items() if text in kind.spoken}
         self.special_ids = frozenset(set(self._marks.values()) - ordinary)
         longest_first = sorted(self._marks, key=len, reverse=True)
         self._mark = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")

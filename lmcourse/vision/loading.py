@@ -33,8 +33,9 @@ from lmcourse.vision.deepseek_vl import DeepseekVlEncoder
 from lmcourse.vision.deepseek_vl_folder import plan_deepseek_vl, warn_of_unused
 from lmcourse.vision.llava import LlavaEncoder, LlavaEyes
 from lmcourse.vision.llava_config import LlavaSpec, read_llava
+from lmcourse.vision.qwen_vl import QwenVlEyes, read_qwen_vl, stored_qwen_vl
 from lmcourse.vision.weights import find_prefix, load_module, projector_names, tower_names, tower_prefix, tower_sizes
-from lmcourse.vision.xcomposer import XComposerEncoder, drawn_xcomposer, stored_xcomposer
+from lmcourse.vision.xcomposer import drawn_xcomposer, stored_xcomposer
 from lmcourse.vision.xcomposer2 import read_xcomposer2, refuse_tiles, stretch_positions
 
 __all__ = ["load_encoder"]
@@ -121,7 +122,7 @@ def _build_xcomposer(place: _Place) -> LlavaEncoder:
         _draw(eyes, place)
     else:
         load_module(eyes, names, source, place.like)
-    return XComposerEncoder(eyes)
+    return LlavaEncoder(eyes)
 
 
 def _build_xcomposer2(place: _Place) -> LlavaEncoder:
@@ -149,9 +150,21 @@ def _build_deepseek_vl(place: _Place) -> DeepseekVlEncoder:
     return DeepseekVlEncoder(eyes)
 
 
+def _build_qwen_vl(place: _Place) -> LlavaEncoder:
+    spec = read_qwen_vl(place.config, **place.sizes)
+    with torch.device("meta"):
+        eyes = QwenVlEyes(spec)
+    if draws_weights(place.folder):
+        _draw(eyes, place)
+    else:
+        load_module(eyes, *stored_qwen_vl(spec, Checkpoint(place.folder)), place.like)
+    return LlavaEncoder(eyes)
+
+
 _BUILDERS: Mapping[str, Callable[[_Place], PictureEncoder]] = {
     "InternLMXComposerForCausalLM": _build_xcomposer,
     "InternLMXComposer2ForCausalLM": _build_xcomposer2,
+    "QWenLMHeadModel": _build_qwen_vl,
     "MultiModalityCausalLM": _build_deepseek_vl,
     "DeepseekVLForConditionalGeneration": _build_deepseek_vl,
     "DeepseekVLHybridForConditionalGeneration": _build_deepseek_vl,

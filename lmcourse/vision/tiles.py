@@ -50,6 +50,7 @@ class Cutting:
     square: bool = False  # crop: scale to a square whatever the picture's shape
     scaled: int | None = None  # crop: pixels of the shorter side before the middle is taken; None: side
     resample: int = Image.Resampling.BICUBIC
+    queries: int | None = None  # features of a tile that are no patches of it; None: the patches are the features
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
 
@@ -101,7 +102,7 @@ def _pad(picture: Image.Image, cutting: Cutting) -> Tiles:
 
 
 def _single(tile: Image.Image, cutting: Cutting) -> Tiles:
-    order = np.arange(cutting.class_token + cutting.patches**2)
+    order = np.arange(cutting.queries or cutting.class_token + cutting.patches**2)
     if cutting.merge == "spatial_unpad":
         order = np.append(order, -1)
     return Tiles(_pixels(tile)[None], order)

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from math import isqrt
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from lmcourse.errors import CheckpointError
 from lmcourse.models import TensorInfo, TensorSource
@@ -29,6 +31,7 @@ __all__ = [
     "load_module",
     "projector_names",
     "stored_shape",
+    "stretch_grid",
     "tower_names",
     "tower_prefix",
     "tower_sizes",
@@ -146,6 +149,15 @@ def count_layers(source: TensorSource, prefix: str) -> int:
     """One more than the highest number behind the prefix; 1 if there is none, so that what is missed has a name."""
     numbers = [name.removeprefix(prefix).split(".")[0] for name in source.tensors if name.startswith(prefix)]
     return max([int(number) for number in numbers if number.isdecimal()], default=0) + 1
+
+
+def stretch_grid(positions: Tensor, side: int) -> Tensor:
+    """What a square grid [old², features] says of the places of another [side², features], between them bicubic."""
+    old = isqrt(len(positions))
+    if old == side or old**2 != len(positions):
+        return positions
+    square = positions.T.reshape(1, -1, old, old)
+    return interpolate(square, size=(side, side), mode="bicubic", align_corners=False)[0].flatten(1).T
 
 
 def load_module(module: nn.Module, names: Mapping[str, tuple[str, ...]], source: TensorSource, like: Tensor) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,12 +25,11 @@ from lmcourse.models.config_reader import ConfigReader
 from lmcourse.vision.clip import ClipSpec
 from lmcourse.vision.eva_clip import EVA_CLIP_G, EvaTower, eva_names, eva_sizes
 from lmcourse.vision.eyes import Eyes
-from lmcourse.vision.llava import LlavaEncoder, LlavaPicture
 from lmcourse.vision.qformer import QFormer, QFormerSpec, qformer_names, qformer_sizes
 from lmcourse.vision.tiles import Cutting
 from lmcourse.vision.weights import ComputedTensors, Names
 
-__all__ = ["XComposerEncoder", "XComposerEyes", "XComposerSpec", "drawn_xcomposer", "stored_xcomposer"]
+__all__ = ["XComposerEyes", "XComposerSpec", "drawn_xcomposer", "stored_xcomposer"]
 
 _TOWER, _QFORMER, _QUERIES = "visual_encoder.", "Qformer.bert.", "query_tokens"
 _FLAGS = ("flag_image_start", "flag_image_end")
@@ -48,8 +46,8 @@ class XComposerSpec:
 
     @property
     def cutting(self) -> Cutting:
-        """The whole picture as one tile, out of shape."""
-        return Cutting(self.tower.side, self.tower.patches_per_side, way="crop", square=True)
+        """The whole picture as one tile, out of shape, and queries and flags for features."""
+        return Cutting(self.tower.side, self.tower.patches_per_side, way="crop", square=True, queries=self.num_tokens)
 
     @property
     def num_tokens(self) -> int:
@@ -80,19 +78,6 @@ class XComposerEyes(Eyes):
         tokens = self.projection(self.qformer(seen))
         first, last = (flag.expand(len(tokens), 1, -1) for flag in self.flags)
         return torch.cat((first, tokens, last), dim=1).flatten(0, 1)
-
-
-class XComposerEncoder(LlavaEncoder):
-    """The engine's Encoder for InternLM-XComposer 1."""
-
-    def __init__(self, eyes: XComposerEyes) -> None:
-        super().__init__(eyes)
-        self._order = np.arange(eyes.spec.num_tokens)
-
-    def prepare(self, source: Any) -> LlavaPicture:
-        """Load and scale a picture; on the host."""
-        picture = super().prepare(source)
-        return dataclasses.replace(picture, tiles=dataclasses.replace(picture.tiles, order=self._order))
 
 
 def stored_xcomposer(source: TensorSource, hidden: int) -> tuple[XComposerEyes, Names, TensorSource]:

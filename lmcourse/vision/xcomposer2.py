@@ -21,13 +21,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from lmcourse.errors import UnsupportedModelError
 from lmcourse.models import TensorSource
 from lmcourse.vision.llava_config import LlavaSpec, read_llava
 from lmcourse.vision.tiles import Cutting
-from lmcourse.vision.weights import ComputedTensors
+from lmcourse.vision.weights import ComputedTensors, stretch_grid
 
 __all__ = ["read_xcomposer2", "refuse_tiles", "stretch_positions"]
 
@@ -63,12 +62,9 @@ def stretch_positions(source: TensorSource, prefix: str, spec: LlavaSpec) -> Ten
     name, side = prefix + _POSITIONS, spec.tower.patches_per_side
     if source.tensors[name].shape[0] == spec.tower.patches_per_tile + 1:
         return source
-    return ComputedTensors(source, {name: lambda stored: _stretched(stored.read(name).float(), side)})
 
+    def stretched(stored: TensorSource) -> Tensor:
+        positions = stored.read(name).float()  # the class token's comes first
+        return torch.cat((positions[:1], stretch_grid(positions[1:], side)))
 
-def _stretched(positions: Tensor, side: int) -> Tensor:
-    """[1 + old², features] → [1 + side², features]."""
-    old = int((len(positions) - 1) ** 0.5)
-    square = positions[1:].T.reshape(1, -1, old, old)
-    wide = interpolate(square, size=(side, side), mode="bicubic", align_corners=False)
-    return torch.cat((positions[:1], wide[0].flatten(1).T))
+    return ComputedTensors(source, {name: stretched})
