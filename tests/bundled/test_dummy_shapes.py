@@ -16,7 +16,7 @@ BILLIONS = {  # as model cards and papers state them
     "internlm-7b": 7.3, "internlm2-7b": 7.7, "qwen-1_8b": 1.8, "qwen-7b": 7.7, "qwen1_5-1_8b": 1.8, "baichuan-7b": 7.0,
     "baichuan2-7b": 7.5, "baichuan2-13b": 13.9, "chatglm2-6b": 6.2, "falcon-7b": 6.9, "falcon-40b": 41.3,
     "falcon-180b": 178.4, "falcon-rw-1b": 1.3, "gemma-2b": 2.5, "gemma-7b": 8.5,
-    "deepseek-vl-1.3b": 1.65, "deepseek-vl-7b": 6.91,  # without their eyes
+    "deepseek-vl-1.3b": 1.65, "deepseek-vl-7b": 6.91, "qwen-vl-7b": 7.72,  # without their eyes
 }  # fmt: skip
 
 

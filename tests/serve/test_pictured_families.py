@@ -17,7 +17,7 @@ from lmcourse.serve.settings import ServerSettings
 from lmcourse.serve.web import Answers, Settings
 
 
-@pytest.mark.parametrize("family", ["InternLM-XComposer", "InternLM-XComposer (2)"])
+@pytest.mark.parametrize("family", ["InternLM-XComposer", "InternLM-XComposer (2)", "QWen-VL"])
 def test_server_and_page_say_what_the_pipeline_says(family, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     write_tiny_model(family, tmp_path / "tiny")
