@@ -399,9 +399,10 @@ with pipeline(folders["search"], backend_config=TurbomindEngineConfig(model_form
 # ## 9 · What is lost
 #
 # `auto_awq` also *compensates*, unless told otherwise: columns not yet rounded take back the error (GPTQ's idea).
-# **Perplexity** says how surprised a model is by each next token of text it has not seen: lower is better. Only answers
-# are judged here, each after its whole dialogue: what users say is random by design, and an answer whose question was
-# cut off cannot be known. **Predict:** how much less does the search lose than rounding, with 4 bits and with 3?
+#
+# **Perplexity** says how surprised a model is by each next token of unseen text: lower is better. Only answers are judged
+# here, each after its whole dialogue; what users say is random by design. **Predict:** how much less does the search lose
+# than rounding, with 4 bits and with 3?
 
 # %% tags=["measured"]
 import math
