@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import json
 import os
 import sys
@@ -34,7 +35,16 @@ if TYPE_CHECKING:
     from lmcourse.pipeline import Pipeline
     from lmcourse.serve.settings import ServerSettings
 
-__all__ = ["add_parser", "run"]
+__all__ = [
+    "add_parser",
+    "add_server_arguments",
+    "need_server_extra",
+    "run",
+    "server_settings",
+    "template_of",
+    "tls_files",
+    "warn_if_open",
+]
 
 _EXAMPLES = """examples:
   lmcourse serve api_server ~/internlm2-chat-1_8b --server-port 23333
@@ -65,6 +75,12 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_server_arguments(parser)
+    parser.set_defaults(func=run)
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, and every flag of a server of it."""
     default = "the course's model: LMCOURSE_MODEL, or tiny-chat"
     parser.add_argument("model", nargs="?", metavar="MODEL", help=f"model folder or name (default: {default})")
     server = parser.add_argument_group("server")
@@ -77,7 +93,6 @@ def add_parser(subparsers: Any) -> None:
                           "file (default: chosen from the model)")  # fmt: skip
     add_flags(parser.add_argument_group("engine"), ENGINE_FLAGS)
     add_flags(parser.add_argument_group("flags of LMDeploy that change nothing here"), LESSON_FLAGS)
-    parser.set_defaults(func=run)
 
 
 def _add_access_flags(group: Any) -> None:
@@ -92,18 +107,22 @@ def _add_access_flags(group: Any) -> None:
     group.add_argument("--allow-credentials", action="store_true", help="and with cookies (default: without)")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Everything that can be wrong with the flags is found before the model is loaded."""
+def need_server_extra() -> None:
+    """MachineError where the packages of a server are not installed."""
     try:
-        from lmcourse.serve.running import bind
-        from lmcourse.serve.settings import ServerSettings
+        importlib.import_module("lmcourse.serve.running")
     except ModuleNotFoundError as error:
         raise MachineError(
             f"the server needs {error.name}", expected="the extra `serve`", got="lmcourse without it",
             next_step='python -m pip install "lmcourse[serve]"',
         ) from error  # fmt: skip
-    config, template, tls = engine_config(args), _template(args), _tls_files(args)
-    settings = ServerSettings(
+
+
+def server_settings(args: argparse.Namespace) -> ServerSettings:
+    """What the flags say about the server; ConfigError for a value out of range."""
+    from lmcourse.serve.settings import ServerSettings
+
+    return ServerSettings(
         api_keys=tuple(args.api_keys),
         model_aliases=(args.model_name,) if args.model_name else (),
         allow_origins=tuple(args.allow_origins),
@@ -113,10 +132,19 @@ def run(args: argparse.Namespace) -> int:
         max_queue=args.max_queue,
         grace_seconds=args.grace,
     )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Everything that can be wrong with the flags is found before the model is loaded."""
+    need_server_extra()
+    from lmcourse.serve.running import bind
+
+    config, template, tls = engine_config(args), template_of(args), tls_files(args)
+    settings = server_settings(args)
     explain_lesson_flags(args)
     check_task()
     listener = bind(args.server_name, args.server_port)
-    _warn_if_open(args)
+    warn_if_open(args)
     from lmcourse.pipeline import load_pipeline
 
     with listener, load_pipeline(args.model, backend_config=config, chat_template_config=template) as pipe:
@@ -143,7 +171,7 @@ def _serve(
     print("stopped", flush=True)
 
 
-def _template(args: argparse.Namespace) -> ChatTemplateConfig:
+def template_of(args: argparse.Namespace) -> ChatTemplateConfig:
     """--chat-template, or the flags that LMDeploy has for its parts."""
     given = args.chat_template
     if given is None:
@@ -165,7 +193,7 @@ def _template(args: argparse.Namespace) -> ChatTemplateConfig:
     return ChatTemplateConfig(**parts)
 
 
-def _tls_files(args: argparse.Namespace) -> tuple[Path, Path] | None:
+def tls_files(args: argparse.Namespace) -> tuple[Path, Path] | None:
     if not args.ssl:
         return None
     files = {name: Path(os.environ.get(name, "")).expanduser() for name in ("SSL_KEYFILE", "SSL_CERTFILE")}
@@ -178,7 +206,7 @@ def _tls_files(args: argparse.Namespace) -> tuple[Path, Path] | None:
     return files["SSL_KEYFILE"], files["SSL_CERTFILE"]
 
 
-def _warn_if_open(args: argparse.Namespace) -> None:
+def warn_if_open(args: argparse.Namespace) -> None:
     """An open port without a key answers whoever finds it."""
     from lmcourse.serve.listening import is_open_to_others
 
