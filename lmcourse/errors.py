@@ -14,6 +14,7 @@
     ├── ServerError            a server that cannot be reached, breaks off or fails (also a ConnectionError)
     │   ├── KeyRefusedError    it wants a key, or another one
     │   └── ServerBusyError    its queue is full; retry_after_seconds says when to come back
+    ├── ReplicaLostError       the replica that was answering died, or none is there to answer
     └── MachineError           something of the machine or installation is missing; says the command that fixes it
 
 Each message has up to five parts: what happened, expected, got, where, next step. The parts stay attributes,
@@ -33,6 +34,7 @@ __all__ = [
     "MemoryBudgetError",
     "ModelNotFoundError",
     "PromptError",
+    "ReplicaLostError",
     "RequestFailedError",
     "ServerBusyError",
     "ServerError",
@@ -126,6 +128,10 @@ class ServerBusyError(ServerError):
         self.retry_after_seconds = retry_after_seconds
         wait = "in a moment" if retry_after_seconds is None else f"in {retry_after_seconds:g} s"
         super().__init__(what, where=where, next_step=f"ask again {wait}")
+
+
+class ReplicaLostError(LmcourseError, RuntimeError):
+    """The replica of the model that was answering died, or none takes the request; asking again may help."""
 
 
 class MachineError(LmcourseError, RuntimeError):

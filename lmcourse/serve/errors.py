@@ -26,6 +26,7 @@ from lmcourse.errors import (
     LmcourseError,
     MemoryBudgetError,
     PromptError,
+    ReplicaLostError,
     ServerBusyError,
 )
 from lmcourse.serve.schema import ErrorAnswer
@@ -45,7 +46,7 @@ _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_
           503: "service_unavailable"}  # fmt: skip
 _TOLD = {400: "what is asked cannot be done", 401: "a key is needed, or another one", 404: "no such model",
          413: "the body is too large", 415: "the body is not JSON", 429: "the queue is full; see Retry-After",
-         500: "the server failed", 503: "the server is shutting down"}  # fmt: skip
+         500: "the server failed", 503: "the server is shutting down, or lost the replica that was answering"}  # fmt: skip
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": told} for status, told in _TOLD.items()
 }
@@ -102,6 +103,8 @@ def refusal_of(error: BaseException, *, field: str | None = None) -> Response:
             return refusal(400, str(error), param="max_tokens", code="context_length_exceeded")
         case EngineClosedError():
             return refusal(503, str(error), code="shutting_down", headers={"Retry-After": "1"})
+        case ReplicaLostError():
+            return refusal(503, str(error), code="replica_lost", headers={"Retry-After": "1"})
         case _:
             message = str(error) if isinstance(error, LmcourseError) else "the server failed; its log says more"
             return refusal(500, message, code="internal_error")
