@@ -1,0 +1,177 @@
+"""`lmcourse serve replicas`: several engines behind one address. The flags of api_server, and how many.
+
+Ray Serve runs the engines, here or on the machines of a cluster; HTTP is answered by one process on this machine, with
+the same routes, keys and errors as `serve api_server`. Without --ray-address, Ray is started here, on loopback, and
+ends with the command.
+
+Lesson: 5 (serving a class)
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from lmcourse.cli.flags import Flag, add_flags, engine_config, explain_lesson_flags
+from lmcourse.cli.serve_api_server import (
+    add_server_arguments,
+    need_server_extra,
+    server_settings,
+    template_of,
+    tls_files,
+    warn_if_open,
+)
+from lmcourse.errors import MachineError
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLES = """examples:
+  lmcourse serve replicas tiny-chat --replicas 2
+  lmcourse serve replicas ~/internlm2-chat-1_8b --min-replicas 1 --max-replicas 4 --enable-prefix-caching
+  lmcourse serve replicas ~/internlm2-chat-1_8b --ray-address 10.0.0.5:6379 --replicas 8 --api-keys one-key
+  lmcourse serve replicas --restart 10.0.0.5:6379      replace them one by one; no request is lost
+"""
+
+_REPLICA_FLAGS = (
+    Flag("--replicas", "engines to run; the same as both limits below", "N", int, shown="2"),
+    Flag("--min-replicas", "engines that always run", "N", int, shown="--replicas"),
+    Flag("--max-replicas", "engines at most; more as the load grows", "N", int, shown="--replicas"),
+    Flag("--ray-address", "head node of a Ray cluster", "HOST:PORT", shown="Ray is started here"),
+    Flag("--app-name", "under which the cluster knows the replicas", "NAME", default="lmcourse"),
+    Flag("--cpus-per-replica", "processors that Ray sets aside for each", "N", float, 1.0),
+    Flag(
+        "--routing", "prefix: alike beginnings to one replica, unless it is busy; auto: prefix with "
+        "--enable-prefix-caching", default="auto", choices=("auto", "prefix", "least-loaded"),
+    ),
+    Flag("--patience", "how long a request waits for a replica to take it", "SECONDS", float, 60.0),
+    Flag(
+        "--when-lost", "an answer that has begun and whose replica dies: computed again elsewhere and gone on with, or "
+        "ended with an error", default="resume", choices=("resume", "say"),
+    ),
+)  # fmt: skip
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `replicas`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "replicas",
+        help="several engines behind one address (Ray Serve)",
+        description="Run several engines, on this machine or on a Ray cluster, behind one OpenAI endpoint. A replica "
+        'that dies is replaced; the others answer its requests. Needs the extra: pip install "lmcourse[ray]".',
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    group = parser.add_argument_group("replicas")
+    add_flags(group, _REPLICA_FLAGS)
+    group.add_argument("--restart", metavar="HOST:PORT",
+                       help="replace the replicas of the service whose Ray cluster is there, one by one, and end; "
+                       "that service prints this address when it starts")  # fmt: skip
+    add_server_arguments(parser)
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve, or ask a service that runs to replace its replicas."""
+    if args.restart is not None:
+        return _restart(args.restart, args.app_name)
+    need_server_extra()
+    from lmcourse.replicas.settings import FrontTask, ReplicaSettings
+    from lmcourse.serve.running import bind
+
+    few = args.min_replicas or args.replicas or min(2, args.max_replicas or 2)
+    replicas = ReplicaSettings(
+        min_replicas=few,
+        max_replicas=args.max_replicas or args.replicas or few,
+        ray_address=args.ray_address,
+        app_name=args.app_name,
+        routing=args.routing,
+        cpus_per_replica=args.cpus_per_replica,
+        patience_seconds=args.patience,
+        grace_seconds=args.grace,
+        resumes=args.when_lost == "resume",
+    )
+    tls = tls_files(args)
+    given = {
+        "engine": engine_config(args), "template": template_of(args), "server": server_settings(args),
+        "tls": None if tls is None else (str(tls[0]), str(tls[1])), "log_level": args.log_level.lower(),
+    }  # fmt: skip
+    explain_lesson_flags(args)
+    with bind(args.server_name, args.server_port) as listener:
+        warn_if_open(args)
+        from lmcourse.text.hub import course_model, find_model
+
+        find_model(course_model() if args.model is None else args.model)  # a name that leads nowhere is known at once
+        _serve(FrontTask(args.model, "", listener.fileno(), replicas=replicas, **given), listener)
+    print("stopped", flush=True)
+    return 0
+
+
+def _serve(task: Any, listener: Any) -> None:
+    """Ray, replicas, front, in this order; and back."""
+    import dataclasses
+
+    from lmcourse.replicas.keeper import Keeper
+    from lmcourse.replicas.ray_start import running_ray
+
+    stop, settings, began = threading.Event(), task.replicas, time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    _say("starting Ray and the replicas; the first start takes a minute")
+    with running_ray(settings.ray_address, settings.max_replicas * settings.cpus_per_replica) as (ray, address):
+        from lmcourse.replicas import deployment
+
+        task = dataclasses.replace(task, ray_address=address)
+        deployment.start_serve()
+        board = deployment.make_board(ray, settings.app_name)
+        try:
+            deployment.deploy(ray, task, board, 0)
+            _say(f"{settings.min_replicas} replicas after {time.monotonic() - began:.1f} s; Ray is at {address}")
+            Keeper(
+                task,
+                read_generation=lambda: int(ray.get(board.read.remote()).generation),
+                deploy=lambda generation: deployment.deploy(ray, task, board, generation),
+                tell=_say,
+                stop=stop,
+            ).keep(lambda _: _tell_started(listener, task, address))
+        finally:
+            deployment.withdraw(settings.app_name, alone=settings.ray_address is None)
+            ray.kill(board)
+
+
+def _tell_started(listener: Any, task: Any, address: str) -> None:
+    from lmcourse.serve.listening import where_to_find
+
+    name = "" if task.replicas.app_name == "lmcourse" else f" --app-name {task.replicas.app_name}"
+    _say(f"to replace the replicas one by one: lmcourse serve replicas --restart {address}{name}")
+    places = where_to_find(listener, "https" if task.tls else "http")
+    _say(f"listening on {', and '.join(places)}, which shows how to ask; Ctrl-C stops")
+
+
+def _restart(address: str, app_name: str) -> int:
+    """Ask the board, and wait until every replica is of the new generation."""
+    from lmcourse.replicas.ray_start import connect_to_ray
+
+    with connect_to_ray(address) as ray:
+        from lmcourse.replicas.deployment import board_name
+
+        try:
+            board = ray.get_actor(board_name(app_name))
+        except ValueError as error:
+            raise MachineError(
+                f"no replicas named {app_name!r} run there", expected="a running `lmcourse serve replicas`", got=address
+            ) from error
+        began, generation = time.monotonic(), ray.get(board.restart.remote())
+        while True:
+            notes = ray.get(board.read.remote()).notes.values()
+            if notes and all(note.generation >= generation for note in notes):
+                _say(f"{len(notes)} replicas of generation {generation} after {time.monotonic() - began:.1f} s")
+                return 0
+            time.sleep(0.5)
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stdout, flush=True)

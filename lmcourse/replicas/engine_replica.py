@@ -1,0 +1,108 @@
+"""EngineReplica: one engine in a process of Ray Serve's: takes orders, sends pieces, says how it is.
+
+    answer(order) ─→ Taken, Piece, Piece … | Refused | Broken          one call per answer, streamed
+    check_health  ─→ an engine that broke is replaced by Ray Serve     a note on the board twice a second
+
+Contract: whoever stops reading ends the request, and its blocks are free before the next step.
+
+Lesson: 5 (serving a class)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Collection
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from lmcourse.config import ChatTemplateConfig, GenerationConfig, TurbomindEngineConfig
+from lmcourse.engine import AsyncEngine, Order, TokenMask
+from lmcourse.errors import EngineClosedError, LmcourseError, MachineError
+from lmcourse.pipeline import load_pipeline
+from lmcourse.replicas.board import Note
+from lmcourse.replicas.carried import CarriedOrder
+from lmcourse.replicas.messages import Broken, Message, Taken, piece_of, refused
+from lmcourse.serve.grammar import Grammars
+
+__all__ = ["EngineReplica"]
+
+_LOG = logging.getLogger("lmcourse.replicas")
+_POST_SECONDS = 0.5
+
+
+class EngineReplica:
+    """What Ray Serve makes copies of; `place` says where this copy runs, `board` is the actor's handle."""
+
+    def __init__(
+        self,
+        model: str | None,
+        engine: TurbomindEngineConfig,
+        template: ChatTemplateConfig,
+        generation: int,
+        board: Any,
+        place: tuple[str, str],
+    ) -> None:
+        self.name, self._node = place
+        self._pipe = load_pipeline(model, backend_config=engine, chat_template_config=template)
+        self._engine = AsyncEngine(self._pipe)
+        self._generation, self._board = generation, board
+        self._broken: str | None = None
+        self._leaving = threading.Event()
+        threading.Thread(target=self._post, name="lmcourse-board", daemon=True).start()
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self._pipe.tokenizer, self._pipe.engine.spec.vocab, self._pipe.stop_ids)
+
+    async def answer(
+        self, order: CarriedOrder, *, key: bytes | None = None, avoid: Collection[str] = ()
+    ) -> AsyncIterator[Message]:
+        """The answer as it comes; the stream ends with a reason, or with what went wrong.
+
+        key and avoid have brought it here (routing.py) and mean nothing any more.
+        """
+        try:
+            mask = await self._mask(order.grammar)
+            gen = GenerationConfig(**order.gen)
+            with self._engine.start(Order(order.prompt_ids, gen, frozenset(order.stop_ids), mask)) as stream:
+                await stream.accepted()
+                yield Taken(self.name)
+                async for output in stream:
+                    yield piece_of(output)
+        except (MachineError, EngineClosedError) as error:
+            self._broken = str(error)
+            yield Broken(str(error))
+        except LmcourseError as error:
+            yield refused(error)
+        except Exception as error:
+            _LOG.exception("an answer failed")
+            yield refused(LmcourseError("a replica failed; its log says more", got=type(error).__name__))
+
+    async def _mask(self, grammar: str | None) -> TokenMask | None:
+        if grammar is None:
+            return None
+        return (await self._grammars.compile(grammar, where="grammar"))()
+
+    async def check_health(self) -> None:
+        """Raises if the engine will not answer again."""
+        if self._broken is not None:
+            raise MachineError("the engine of this replica broke", got=self._broken)
+
+    def _post(self) -> None:
+        while not self._leaving.is_set():
+            stats = asdict(self._pipe.stats())
+            size = self._pipe.engine.config.max_batch_size
+            note = Note(self.name, os.getpid(), self._node, self._generation, size, stats)
+            with contextlib.suppress(Exception):  # a board that is being restarted: the next note will do
+                self._board.post.remote(note)
+            self._leaving.wait(_POST_SECONDS)
+
+    def leave(self) -> None:
+        """Take the note down; the memory goes with the process."""
+        self._leaving.set()
+        with contextlib.suppress(Exception):
+            self._board.take_down.remote(self.name)

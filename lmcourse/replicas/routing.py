@@ -1,0 +1,44 @@
+"""Which replica takes a request: the one that has its beginning in its cache, unless that one is busier than the rest.
+
+    prompt ─→ hash of its first blocks ─→ an order of the replicas, the same for every request that begins alike
+                                          └→ the first in it whose load is at most 1.25 of the mean, and one
+
+Rendezvous hashing: when a replica goes, its requests are spread over the others, and no other request changes its
+place. A prompt without a full block has no order: it goes where the load is least. No Ray, no torch.
+
+Source: Thaler, Ravishankar 1998; bounded loads: arXiv 1608.01350.
+Lesson: 5 (prefix caching, over several engines)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from array import array
+from collections.abc import Collection, Mapping, Sequence
+
+__all__ = ["order_replicas", "prefix_key"]
+
+_FIRST_BLOCKS = 2  # a system prompt, mostly; more would part the turns of one conversation
+_LOAD_CAP = 1.25  # of the mean load
+
+
+def prefix_key(prompt_ids: Sequence[int], tokens_per_block: int) -> bytes | None:
+    """What prompts with the same first full blocks have in common; None for one that fills no block."""
+    num_blocks = min(_FIRST_BLOCKS, len(prompt_ids) // tokens_per_block)
+    if num_blocks == 0:
+        return None
+    first = array("q", prompt_ids[: num_blocks * tokens_per_block])
+    return hashlib.blake2b(first.tobytes(), digest_size=16).digest()
+
+
+def order_replicas(key: bytes | None, loads: Mapping[str, int], avoid: Collection[str] = ()) -> list[str]:
+    """The names of `loads` (answers under way by replica), best first; those to avoid come last."""
+    if key is None:
+        return sorted(loads, key=lambda name: (name in avoid, loads[name], name))
+    cap = math.floor(_LOAD_CAP * sum(loads.values()) / max(1, len(loads))) + 1
+    return sorted(loads, key=lambda name: (name in avoid, loads[name] >= cap, -_affinity(key, name), name))
+
+
+def _affinity(key: bytes, name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), key=key, digest_size=8).digest(), "big")
