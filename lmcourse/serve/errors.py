@@ -46,7 +46,7 @@ _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_
           503: "service_unavailable"}  # fmt: skip
 _TOLD = {400: "what is asked cannot be done", 401: "a key is needed, or another one", 404: "no such model",
          413: "the body is too large", 415: "the body is not JSON", 429: "the queue is full; see Retry-After",
-         500: "the server failed", 503: "the server is shutting down, or lost the replica that was answering"}  # fmt: skip
+         500: "the server failed", 503: "the server is shutting down, or its replica died"}  # fmt: skip
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": told} for status, told in _TOLD.items()
 }
