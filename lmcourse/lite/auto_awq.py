@@ -58,7 +58,7 @@ def auto_awq(
     place = choose_device(device)
     weights = open_source(source, place)
     check_destination(destination, weights.checkpoint.folder.resolve())
-    check_shapes(weights, job.settings)
+    check_shapes(weights.spec, job.settings)
     check_head(weights, job.head_bits)
     text = find_text(job.calib_dataset)
     tokens = make_tokens(weights, text, job)

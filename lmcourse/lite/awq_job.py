@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from lmcourse.errors import ConfigError, UnsupportedModelError
+from lmcourse.errors import ConfigError
 from lmcourse.lite.methods import SMOOTH, Method
 from lmcourse.models import WeightStream, stored_tensors
 from lmcourse.quant import QuantSettings
@@ -67,14 +67,8 @@ def check_head(weights: WeightStream, head_bits: int) -> None:
         )
 
 
-def check_shapes(weights: WeightStream, settings: QuantSettings) -> None:
-    """ConfigError unless groups come out even in every matrix; UnsupportedModelError where matrices are none."""
-    spec = weights.spec
-    if any(rule.bare for rule in weights.rules):
-        raise UnsupportedModelError(
-            "experts that share a stored tensor are not quantised here", expected="a tensor for each expert",
-            got=spec.family, next_step="AWQ has no layout for them, so no other reader would know the result either",
-        )  # fmt: skip
+def check_shapes(spec: ModelSpec, settings: QuantSettings) -> None:
+    """ConfigError unless groups come out even in every matrix."""
     widths = _widths(spec)
     for name, width in widths.items():
         if width % settings.group_size or settings.group_size % 8:

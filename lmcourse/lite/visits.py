@@ -22,7 +22,7 @@ from lmcourse.lite.calibration_text import CalibrationText, draw_samples
 from lmcourse.lite.held_tensors import read_layer
 from lmcourse.lite.layer_inputs import LayerInputs, LayerRunner
 from lmcourse.lite.two_paths import TwoPaths
-from lmcourse.models import WeightStream, detect_format, open_weights
+from lmcourse.models import WeightStream, detect_format, open_weights, separate_experts
 from lmcourse.text.tokenizer import Tokenizer
 
 __all__ = ["Visit", "layers_with_inputs", "make_tokens", "open_source", "visits"]
@@ -41,7 +41,7 @@ def open_source(source: Path, device: torch.device) -> WeightStream:
             next_step="give the folder that this one was made from",
         )
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    return open_weights(source, dtype=dtype, device=device)[0]
+    return separate_experts(open_weights(source, dtype=dtype, device=device)[0])
 
 
 def make_tokens(weights: WeightStream, text: CalibrationText, job: AwqJob) -> Tensor:

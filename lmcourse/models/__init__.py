@@ -9,6 +9,7 @@ checkpoint.py        Checkpoint              a folder: names and shapes, then on
 language_part.py     LanguagePart            the language model in a vision-language folder
 lora.py              MergedLora              a folder's low-rank updates, added to its matrices
 random_weights.py    RandomCheckpoint        weights that are drawn, for measuring a shape
+separate_experts.py  separate_experts        a stack of experts, seen as one matrix for each
 weight_stream.py     WeightStream            canonical weights, one at a time
 loading.py           load_spec, load_decoder a folder → a decoder on a device
 engine_format.py     EngineManifest          the engine's own format, and which format a folder has
@@ -30,6 +31,7 @@ from lmcourse.models.loading import Progress, load_decoder, load_spec, open_chec
 from lmcourse.models.new_folder import new_folder, require_free_space
 from lmcourse.models.random_weights import RandomTensors, draws_weights
 from lmcourse.models.safetensors_file import Slot, TensorInfo, TensorWriter, read_header, write_safetensors
+from lmcourse.models.separate_experts import separate_experts
 from lmcourse.models.weight_stream import WeightStream
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "read_json",
     "require_folder",
     "require_free_space",
+    "separate_experts",
     "stored_tensors",
     "write_safetensors",
 ]

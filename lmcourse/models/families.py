@@ -9,7 +9,8 @@ Lesson: 2 (models the engine can run)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +32,13 @@ class Layout:
     model_type: str  # config key, used when a config names no architecture
     read_spec: Callable[[Mapping[str, Any]], ModelSpec]
     rules: Rules
+    separate_rules: Rules = ()  # of checkpoints that hold a matrix for each expert where the others hold a stack
 
-    def rules_for(self, spec: ModelSpec) -> Rules:
-        """Those of the rules that apply to a model of this spec, with a source for each expert."""
-        return tuple(rule.expanded(spec) for rule in self.rules if rule.applies(spec))
+    def rules_for(self, spec: ModelSpec, stored: Collection[str] = ()) -> Rules:
+        """Those of the rules that apply to a model of this spec and these tensors, with a source for each expert."""
+        separate = any(re.search(r"\.experts\..*\.0\.", name) for name in stored) if self.separate_rules else False
+        rules = self.separate_rules if separate else self.rules
+        return tuple(rule.expanded(spec) for rule in rules if rule.applies(spec))
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ _MISTRAL = Layout("mistral", hf_config.mistral_spec, rules.LLAMA_RULES)
 _MIXTRAL = Layout("mixtral", moe_config.mixtral_spec, moe_rules.MIXTRAL_RULES)
 _QWEN2_MOE = Layout("qwen2_moe", moe_config.qwen2_moe_spec, moe_rules.QWEN2_MOE_RULES)
 _DEEPSEEK = Layout("deepseek", moe_config.deepseek_spec, moe_rules.DEEPSEEK_RULES)
-_DBRX = Layout("dbrx", moe_config.dbrx_spec, moe_rules.DBRX_RULES)
+_DBRX = Layout("dbrx", moe_config.dbrx_spec, moe_rules.DBRX_RULES, moe_rules.DBRX_SEPARATE_RULES)
 _GEMMA = Layout("gemma", hf_config.gemma_spec, rules.GEMMA_RULES)
 _IMAGES = "text, images"
 

@@ -86,7 +86,8 @@ def open_weights(folder: Path, *, dtype: torch.dtype | None, device: torch.devic
         return WeightStream(checkpoint, manifest.spec, ENGINE_RULES, dtype, device), manifest.family
     spec, family = _read_config(folder)
     assert family.layout is not None, "find_family returns rows that run"
-    weights = WeightStream(open_checkpoint(folder, device), spec, family.layout.rules_for(spec), dtype, device)
+    source = open_checkpoint(folder, device)
+    weights = WeightStream(source, spec, family.layout.rules_for(spec, source.tensors), dtype, device)
     _check_quantisation(folder, weights)
     return weights, family.name
 

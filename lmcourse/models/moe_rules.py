@@ -19,11 +19,11 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lmcourse.models.family_rules import LLAMA_RULES, Rules, layer_rules, rules_around
-from lmcourse.models.layouts import TensorRule
+from lmcourse.models.family_rules import LLAMA_RULES, Rules, changed_rules, layer_rules, rules_around
+from lmcourse.models.layouts import TensorRule, qkv_rows
 from lmcourse.spec import ExpertSpec, ModelSpec
 
-__all__ = ["DBRX_RULES", "DEEPSEEK_RULES", "MIXTRAL_RULES", "QWEN2_MOE_RULES"]
+__all__ = ["DBRX_RULES", "DBRX_SEPARATE_RULES", "DBRX_STACK", "DEEPSEEK_RULES", "MIXTRAL_RULES", "QWEN2_MOE_RULES"]
 
 
 def _experts(spec: ModelSpec) -> ExpertSpec:
@@ -154,4 +154,29 @@ DBRX_RULES = (
         ),
     ),
     *rules_around("transformer.wte", "transformer.norm_f", "lm_head"),
+)
+
+DBRX_STACK = "ffn.experts.mlp"
+
+# A matrix for each expert, and for q, k and v: checkpoints converted so that they can be packed.
+DBRX_SEPARATE_RULES = changed_rules(
+    DBRX_RULES,
+    *layer_rules(
+        "transformer.blocks",
+        TensorRule(
+            "attention.qkv", tuple(f"norm_attn_norm.attn.{part}_proj" for part in "qkv"), "q, k and v stacked", qkv_rows
+        ),
+        TensorRule(
+            "mlp.experts_gate_up",
+            (f"{DBRX_STACK}.{{e}}.w1", f"{DBRX_STACK}.{{e}}.v1"),
+            "w1 (gate) and v1 (up) of each expert stacked",
+            _gate_up_rows,
+        ),
+        TensorRule(
+            "mlp.experts_down",
+            (f"{DBRX_STACK}.{{e}}.w2",),
+            "w2 of the experts stacked",
+            lambda spec: (spec.hidden,) * _experts(spec).count,
+        ),
+    ),
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lmcourse.errors import ConfigError, UnsupportedModelError
+from lmcourse.errors import ConfigError
 from lmcourse.kernels import LayerKV, RaggedBatch
 from lmcourse.lite import METHODS, AwqJob, auto_awq
 from lmcourse.lite.held_tensors import unpacked
@@ -20,6 +20,7 @@ FAMILIES = {
     "Mixtral": {"intermediate_size": 48},
     "QWen1.5-MoE": {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 80},
     "DeepSeek-MoE": {"moe_intermediate_size": 32, "intermediate_size": 96},
+    "Dbrx": {},
 }
 SETTINGS = QuantSettings(group_size=16)
 
@@ -136,11 +137,24 @@ def test_interrupted_with_experts_it_ends_in_the_same_bits(seed, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in two)
 
 
-def test_stacked_experts_are_named(seed, tmp_path):
-    write_tiny_model("Dbrx", tmp_path / "source", seed=seed)
-    with pytest.raises(UnsupportedModelError, match="share a stored tensor"):
-        auto_awq(tmp_path / "source", tmp_path / "out", AwqJob(settings=SETTINGS), device="cpu")
-    assert not (tmp_path / "out").exists()
+def test_stacked_experts_become_a_matrix_each(seed, tmp_path):
+    """Under the names of published converted checkpoints; whether plain or packed, both folders are read."""
+    write_tiny_model("Dbrx", tmp_path / "source", seed=seed, changes=FAMILIES["Dbrx"])
+    job = AwqJob(calib_samples=8, calib_seqlen=48, method=METHODS["rtn"], settings=SETTINGS)
+    auto_awq(tmp_path / "source", tmp_path / "out", job, device="cpu")
+    source = open_checkpoint(tmp_path / "source", torch.device("cpu"))
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    stem = "transformer.blocks.1.ffn.experts.mlp"
+    whole = {part: source.read(f"{stem}.{part}").float() for part in ("w1", "v1", "w2")}
+    count = len([name for name in after if name.startswith(stem) and name.endswith("w2.qweight")])
+    plain = unpacked(after)
+    for expert in range(count):
+        for part, stacked in whole.items():
+            want = stacked.chunk(count)[expert]
+            got = plain[f"{stem}.{expert}.{part}.weight"]
+            assert float(((got.t() if part == "w2" else got) - want).norm() / want.norm()) < 0.2
+    assert not any(name.startswith(f"{stem}.w") for name in after)
+    assert "transformer.blocks.0.norm_attn_norm.attn.k_proj.qweight" in after
 
 
 def test_group_that_does_not_divide_an_expert_is_named(seed, tmp_path):
