@@ -1,7 +1,7 @@
-"""The 21 families of the lesson's table, one row each: what a config names itself, what it is for, whether it runs.
+"""The 21 families of the lesson's table, one row each: what a config names itself, how it is read, what it is for.
 
-A row runs when it has a layout: a reader of its config and the rules for its tensors. Families that share an
-architecture share a layout; a config says only its architecture, so the first such row speaks for all of them.
+A row has a layout: a reader of its config and the rules for its tensors. Families that share an architecture share a
+layout; a config says only its architecture, so the first such row speaks for all of them.
 
 Lesson: 2 (models the engine can run)
 """
@@ -48,14 +48,14 @@ class Family:
     name: str
     sizes: str
     architectures: tuple[str, ...]
+    layout: Layout
     modality: str = "text"
-    layout: Layout | None = None
     describes: Callable[[Mapping[str, Any]], bool] = lambda config: True  # tells rows of one architecture apart
 
     @property
     def status(self) -> str:
-        """ "runs", or "planned" for a family whose layout is not written yet."""
-        return "planned" if self.layout is None else "runs"
+        """What `lmcourse list` says of it."""
+        return "runs"
 
 
 _LLAMA = Layout("llama", hf_config.llama_spec, rules.LLAMA_RULES)
@@ -76,29 +76,29 @@ _GEMMA = Layout("gemma", hf_config.gemma_spec, rules.GEMMA_RULES)
 _IMAGES = "text, images"
 
 FAMILIES = (
-    Family("Llama", "7B - 65B", ("LlamaForCausalLM",), layout=_LLAMA),
-    Family("Llama2", "7B - 70B", ("LlamaForCausalLM",), layout=_LLAMA),
-    Family("InternLM", "7B - 20B", ("InternLMForCausalLM",), layout=_INTERNLM),
-    Family("InternLM2", "1.8B - 20B", ("InternLM2ForCausalLM",), layout=_INTERNLM2),
-    Family("InternLM-XComposer", "7B", ("InternLMXComposerForCausalLM", XCOMPOSER2), _IMAGES, _XCOMPOSER),
-    Family("QWen", "1.8B - 72B", ("QWenLMHeadModel",), layout=_QWEN, describes=lambda config: "visual" not in config),
-    Family("QWen-VL", "7B", ("QWenLMHeadModel",), _IMAGES, _QWEN, describes=lambda config: "visual" in config),
-    Family("QWen1.5", "0.5B - 72B", ("Qwen2ForCausalLM",), layout=_QWEN2),
-    Family("QWen1.5-MoE", "A2.7B", ("Qwen2MoeForCausalLM",), layout=_QWEN2_MOE),
+    Family("Llama", "7B - 65B", ("LlamaForCausalLM",), _LLAMA),
+    Family("Llama2", "7B - 70B", ("LlamaForCausalLM",), _LLAMA),
+    Family("InternLM", "7B - 20B", ("InternLMForCausalLM",), _INTERNLM),
+    Family("InternLM2", "1.8B - 20B", ("InternLM2ForCausalLM",), _INTERNLM2),
+    Family("InternLM-XComposer", "7B", ("InternLMXComposerForCausalLM", XCOMPOSER2), _XCOMPOSER, _IMAGES),
+    Family("QWen", "1.8B - 72B", ("QWenLMHeadModel",), _QWEN, describes=lambda config: "visual" not in config),
+    Family("QWen-VL", "7B", ("QWenLMHeadModel",), _QWEN, _IMAGES, describes=lambda config: "visual" in config),
+    Family("QWen1.5", "0.5B - 72B", ("Qwen2ForCausalLM",), _QWEN2),
+    Family("QWen1.5-MoE", "A2.7B", ("Qwen2MoeForCausalLM",), _QWEN2_MOE),
     Family(
         "Baichuan",
         "7B - 13B",
         ("BaiChuanForCausalLM", "BaichuanForCausalLM"),
-        layout=_BAICHUAN,
+        _BAICHUAN,
         describes=lambda config: config.get("vocab_size") != rules.BAICHUAN2_VOCAB,
     ),
-    Family("Baichuan2", "7B - 13B", ("BaichuanForCausalLM",), layout=_BAICHUAN),
-    Family("Code Llama", "7B - 34B", ("LlamaForCausalLM",), layout=_LLAMA),
-    Family("ChatGLM2", "6B", ("ChatGLMModel", "ChatGLMForConditionalGeneration"), layout=_CHATGLM),
-    Family("Falcon", "7B - 180B", ("FalconForCausalLM", "RWForCausalLM"), layout=_FALCON),
-    Family("Yi", "6B - 34B", ("LlamaForCausalLM",), layout=_LLAMA),
-    Family("Mistral", "7B", ("MistralForCausalLM",), layout=_MISTRAL),
-    Family("DeepSeek-MoE", "16B", ("DeepseekForCausalLM",), layout=_DEEPSEEK),
+    Family("Baichuan2", "7B - 13B", ("BaichuanForCausalLM",), _BAICHUAN),
+    Family("Code Llama", "7B - 34B", ("LlamaForCausalLM",), _LLAMA),
+    Family("ChatGLM2", "6B", ("ChatGLMModel", "ChatGLMForConditionalGeneration"), _CHATGLM),
+    Family("Falcon", "7B - 180B", ("FalconForCausalLM", "RWForCausalLM"), _FALCON),
+    Family("Yi", "6B - 34B", ("LlamaForCausalLM",), _LLAMA),
+    Family("Mistral", "7B", ("MistralForCausalLM",), _MISTRAL),
+    Family("DeepSeek-MoE", "16B", ("DeepseekForCausalLM",), _DEEPSEEK),
     Family(
         "DeepSeek-VL",
         "1.3B - 7B",
@@ -107,40 +107,35 @@ FAMILIES = (
             "DeepseekVLForConditionalGeneration",
             "DeepseekVLHybridForConditionalGeneration",
         ),
+        _LLAMA,
         _IMAGES,
-        layout=_LLAMA,
     ),
-    Family("Mixtral", "8x7B", ("MixtralForCausalLM",), layout=_MIXTRAL),
-    Family("Gemma", "2B - 7B", ("GemmaForCausalLM",), layout=_GEMMA),
-    Family("Dbrx", "132B", ("DbrxForCausalLM",), layout=_DBRX),
+    Family("Mixtral", "8x7B", ("MixtralForCausalLM",), _MIXTRAL),
+    Family("Gemma", "2B - 7B", ("GemmaForCausalLM",), _GEMMA),
+    Family("Dbrx", "132B", ("DbrxForCausalLM",), _DBRX),
 )
 
 
 def find_family(config: Mapping[str, Any]) -> Family:
-    """The row that can run a config; UnsupportedModelError says whether its family is planned or unknown."""
+    """The row of a config; UnsupportedModelError names the nearest where there is none."""
     read_quantisation(config)  # raises if the weights cannot be read
     stated = config.get("architectures") or []
     named = [str(name) for name in stated] if isinstance(stated, list) else [str(stated)]
     matches = [family for family in FAMILIES if set(named) & set(family.architectures)]
     if not named:
-        model_type = config.get("model_type")
-        matches = [family for family in FAMILIES if family.layout and family.layout.model_type == model_type]
-    matches = [family for family in matches if family.describes(config)]
+        matches = [family for family in FAMILIES if family.layout.model_type == config.get("model_type")]
     for family in matches:
-        if family.layout is not None:
+        if family.describes(config):
             return family
-    raise _unsupported(named or [f"model_type {config.get('model_type')!r}"], matches)
+    raise _unsupported(named or [f"model_type {config.get('model_type')!r}"])
 
 
-def _unsupported(named: list[str], planned: list[Family]) -> UnsupportedModelError:
-    running = [family for family in FAMILIES if family.layout]
-    runs = {name: family.name for family in reversed(running) for name in family.architectures}
+def _unsupported(named: list[str]) -> UnsupportedModelError:
+    runs = {name: family.name for family in reversed(FAMILIES) for name in family.architectures}
     nearest = difflib.get_close_matches(named[0], runs, n=1, cutoff=0.0)[0]
     return UnsupportedModelError(
-        f"{planned[0].name} is planned but does not run yet"
-        if planned
-        else f"no family of the table has this architecture; nearest is {runs[nearest]} ({nearest})",
-        expected=" | ".join(family.name for family in running),
+        f"no family of the table has this architecture; nearest is {runs[nearest]} ({nearest})",
+        expected=" | ".join(family.name for family in FAMILIES),
         got=", ".join(map(str, named)),
         where="config.json, architectures",
         next_step="`lmcourse list` shows what runs",

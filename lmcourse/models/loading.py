@@ -85,7 +85,6 @@ def open_weights(folder: Path, *, dtype: torch.dtype | None, device: torch.devic
         checkpoint = Checkpoint(folder, files=manifest.weight_files)
         return WeightStream(checkpoint, manifest.spec, ENGINE_RULES, dtype, device), manifest.family
     spec, family = _read_config(folder)
-    assert family.layout is not None, "find_family returns rows that run"
     source = open_checkpoint(folder, device)
     weights = WeightStream(source, spec, family.layout.rules_for(spec, source.tensors), dtype, device)
     _check_quantisation(folder, weights)
@@ -99,7 +98,6 @@ def open_checkpoint(folder: Path, device: torch.device) -> TensorSource:
         checkpoint = merge_lora(Checkpoint(folder), config)
         return LanguagePart(checkpoint) if has_pictures(config) else checkpoint
     spec, family = _read_config(folder)
-    assert family.layout is not None, "find_family returns rows that run"
     quantised = read_quantisation(read_json(folder / "config.json"))
     return RandomCheckpoint(folder, spec, family.layout.rules_for(spec), device, quantised)
 
@@ -124,7 +122,6 @@ def _check_quantisation(folder: Path, weights: WeightStream) -> None:
 def _read_config(folder: Path) -> tuple[ModelSpec, Family]:
     config = read_language_config(folder)
     family = find_family(config)
-    assert family.layout is not None, "find_family returns rows that run"
     spec = check_limits(family.layout.read_spec(config), folder / "config.json")
     if read_quantisation(config) is not None:
         spec = dataclasses.replace(spec, dtype="float16")  # what the scales are, and what the 4-bit kernels compute in

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parents[1] / "references")])
@@ -180,6 +181,28 @@ def test_text_only_qwen_has_no_eyes(tmp_path, seed) -> None:
     with open_engine(tiny._replace(config=config, tensors=tensors).write(tmp_path / "model")) as engine:
         assert engine.encoder is None
         expect(tiny, prompt := random_ids(9), run(engine, [prompt])[0])
+
+
+def test_language_part_in_four_bits(draw, tmp_path, seed) -> None:
+    """What is packed is QWen's; the eyes stay as they are, and logits stay close."""
+    from lmcourse.lite import AwqJob, auto_awq
+    from lmcourse.quant import QuantSettings
+
+    tiny = qwen_vl()
+    job = AwqJob(calib_samples=4, calib_seqlen=32, settings=QuantSettings(group_size=8))
+    auto_awq(tiny.write(tmp_path / "model"), tmp_path / "small", job, device="cpu")
+    stored = load_file(tmp_path / "small" / "model.safetensors")
+    eyes = {name for name in tiny.tensors if name.startswith(VISUAL)}
+    assert {name for name in stored if name.startswith(VISUAL)} == eyes
+    packed = {name.removesuffix(".qweight") for name in stored if name.endswith(".qweight")}
+    parts = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
+    assert packed == {f"transformer.h.{n}.{part}" for n in range(2) for part in parts}
+    prompt = [*random_ids(4), draw(40, 25), *random_ids(5)]
+    wanted = reference_qwen_vl.logits(tiny.config, tiny.tensors, prompt)[-1].log_softmax(-1)
+    with open_engine(tmp_path / "small") as engine:
+        _, found = run(engine, [prompt])[0]
+        assert engine.weight_format == "awq"
+    assert torch.corrcoef(torch.stack([found[0].double(), wanted]))[0, 1] > 0.9
 
 
 @pytest.mark.gpu
