@@ -153,6 +153,11 @@ class Engine:
         features = self._require_open().features
         return None if features is None else features.encoder
 
+    @property
+    def embeddings(self) -> torch.Tensor:
+        """[vocab, hidden]: what token ids become; features of pictures take the place of such rows."""
+        return self._require_open().decoder.embedding.weight
+
     def step(self) -> list[StepOutput]:
         """Compute one step and hand out what is new, in the order of arrival; [] when there is nothing to do."""
         runner = self._require_open()

@@ -19,10 +19,13 @@
 #
 # LLaVA joins two networks: a *vision transformer* that was trained to describe pictures, and a chat model. The classroom's script is
 # below, with another import and a small picture of our own. Our model is `tiny-llava`: LLaVA-1.5's architecture, 4.9 million
-# numbers instead of 7 billion, trained on drawings of shapes and digits alone.
+# numbers instead of 7 billion, trained on drawings of shapes and digits alone. To run every cell on a real one (section 10), name its
+# folder in `LMCOURSE_LLAVA` before JupyterLab starts.
 
 # %%
+import os
 import warnings
+from pathlib import Path
 
 from lmcourse import TurbomindEngineConfig, model_path, pipeline
 from lmcourse.vl import load_image
@@ -33,8 +36,9 @@ drawn = picture(
 )
 image = load_image(drawn)  # a path, bytes, a data: or http(s): address would do as well
 
-folder = model_path("tiny-llava")
-backend_config = TurbomindEngineConfig(session_len=8192)  # large pictures need a long session
+folder = Path(os.environ.get("LMCOURSE_LLAVA", model_path("tiny-llava"))).expanduser()
+# large pictures need a long session; transformers wants memory, too, in section 7
+backend_config = TurbomindEngineConfig(session_len=8192, cache_max_entry_count=0.4)
 with warnings.catch_warnings(record=True) as caught:
     pipe = pipeline(folder, backend_config=backend_config)
 response = pipe(("describe this image", image))
@@ -47,21 +51,25 @@ print(response.text)
 # `session_len=8192` is the classroom's. This model was trained on 768 tokens, and says so:
 
 # %%
-print(caught[0].message)
+for warning in caught:
+    print(warning.message)
 image
 
 # %% [markdown] lang="en"
 # ## 2 · From pixels to patches
 #
-# A transformer wants a row of vectors. So the picture is cut into squares, **patches**, and each patch becomes one vector. Here:
-# 128 × 128 pixels, patches of 16 × 16. **Predict:** how many patches, and how many numbers in each?
+# A transformer wants a row of vectors. So the picture is cut into squares, **patches**, and each patch becomes one vector. With
+# tiny-llava: 128 × 128 pixels, patches of 16 × 16. **Predict:** how many patches, and how many numbers in each?
 
 # %%
 import numpy as np
 
 from lmcourse.teach import draw_attention, draw_features, draw_patches, draw_prompt, draw_tiles
 
-draw_patches(np.asarray(image), 16)
+encoder = pipe.engine.encoder
+cutting = encoder.eyes.cutting
+side, patch = cutting.side, cutting.side // cutting.patches
+draw_patches(np.asarray(image.resize((side, side))), patch)
 
 # %% [markdown] lang="en" exercise="6.1"
 # ### Exercise 6.1 · Cut a picture into words
@@ -90,13 +98,12 @@ homework.check("6.1", patchify)
 # ## 3 · From patches to features
 #
 # The engine's *encoder* does the rest. It scales each colour with the mean and spread the tower was trained with, then runs three
-# stages: one linear map per patch (it is often written as a convolution, and is the same thing), four transformer layers in which
-# **all patches see each other**, and a *projector* into the language model's width.
+# stages: one linear map per patch (it is often written as a convolution, and is the same thing), transformer layers (tiny-llava: four)
+# in which **all patches see each other**, and a *projector* into the language model's width.
 
 # %%
 import torch
 
-encoder = pipe.engine.encoder
 prepared = encoder.prepare(image)
 with torch.inference_mode():
     pixels = encoder.eyes.normalise(torch.from_numpy(prepared.tiles.pixels))
@@ -106,25 +113,24 @@ for name, tensor in {"pixels": pixels, "seen by the tower": seen, "projected": p
     print(f"{name:>18}: {list(tensor.shape)}")
 
 # %% [markdown] lang="en"
-# Sixty-four rows at every stage: a patch never stops being *one* row. **Predict:** in the first picture below, which rows look
+# Here sixty-four rows at every stage: a patch never stops being *one* row. **Predict:** in the first picture below, which rows look
 # alike? And in the last?
 
 # %%
-rows = pixels[0].reshape(3, 8, 16, 8, 16).permute(1, 3, 0, 2, 4).reshape(64, -1)
-draw_features({"pixels of a patch": rows, "after the tower": seen[0], "after the projector": projected})
+count = cutting.patches
+rows = pixels[0].reshape(3, count, patch, count, patch).permute(1, 3, 0, 2, 4).reshape(count * count, -1)
+stages = {"pixels of a patch": rows, "after the tower": seen[0], "after the projector": projected[: count * count]}
+draw_features({name: tensor.float().cpu() for name, tensor in stages.items()})
 
 # %% [markdown] lang="en"
-# White patches hold the same pixels; after the tower even they differ, for every patch has learned where it lies and what its
+# With tiny-llava, white patches hold the same pixels; after the tower even they differ, for every patch has learned where it lies and what its
 # neighbours show.
 #
-# The last width, 256, is that of the language model's *word embeddings*. That is the whole trick of LLaVA: **make picture patches look
-# like words**. Are they words? We compare each with all 1,024 entries of the vocabulary.
+# The last width (tiny-llava: 256) is that of the language model's *word embeddings*. That is the whole trick of LLaVA: **make picture
+# patches look like words**. Are they words? We compare each with all entries of the vocabulary (tiny-llava: 1,024).
 
 # %%
-from safetensors.torch import load_file
-
-embeddings = load_file(folder / "model.safetensors")["language_model.model.embed_tokens.weight"]
-words = torch.nn.functional.normalize(embeddings.float(), dim=-1)
+words = torch.nn.functional.normalize(pipe.engine.embeddings.float(), dim=-1)
 patches = torch.nn.functional.normalize(projected.float(), dim=-1)
 nearest = (patches @ words.T).amax(dim=-1)
 print("best cosine similarity of any patch with any word is below one half:", bool(nearest.max() < 0.5))
@@ -135,7 +141,7 @@ print("best cosine similarity of any patch with any word is below one half:", bo
 # ## 4 · Where the picture goes in the prompt
 #
 # `vicuna`'s template writes `USER: … ASSISTANT:`. The picture stands where its message begins, one token id per patch, an id that
-# stands for nothing but “picture here”. When the step runs, the encoder's rows take the place of those 64 embeddings.
+# stands for nothing but “picture here”. When the step runs, the encoder's rows take the place of those embeddings.
 
 # %%
 encoded = pipe.encode(("describe this image", image))
@@ -155,7 +161,7 @@ draw_prompt(
 )
 
 # %% [markdown] lang="en"
-# From here on nothing is special: 64 tokens in the KV cache, in the scheduler, in the price. The prefix cache counts them as equal
+# From here on nothing is special: so many tokens in the KV cache, in the scheduler, in the price. The prefix cache counts them as equal
 # if the *pixels* are equal, so asking twice about one picture computes it once.
 #
 # Questions follow each other as in any chat, and a batch may mix pictures and plain text:
@@ -174,32 +180,35 @@ print(pipe(["Hi, pls intro yourself"])[0].text)
 # %% [markdown] lang="en"
 # ## 5 · What a picture costs
 #
-# Tokens per picture are arithmetic: (pixels of a side / pixels of a patch)². **Predict** the second line before you run the cell.
+# LLaVA-1.5 takes a picture as one square *tile*. Its tokens are arithmetic: (pixels of a side / pixels of a patch)². **Predict** the second line before you run the cell.
 
 # %%
-for name, side, patch in (("tiny-llava", 128, 16), ("LLaVA-1.5", 336, 14)):
-    print(f"{name}: ({side} / {patch})² = {(side // patch) ** 2} tokens a picture")
+for name, of_side, of_patch in ((folder.name, side, patch), ("LLaVA-1.5", 336, 14)):
+    print(f"{name}: ({of_side} / {of_patch})² = {(of_side // of_patch) ** 2} tokens a tile")
 
 # %% [markdown] lang="en"
 # And in bytes? Lesson 3's formula: keys and values, layers, key/value heads, head size, bytes a number.
 
 # %%
-tiny = 2 * 4 * 2 * 64 * 4  # 4 layers, 2 key/value heads of 64, 4 bytes
+spec = pipe.engine.spec
+ours = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * pipe.engine.embeddings.itemsize
 vicuna = 2 * 32 * 32 * 128 * 2  # 32 layers, 32 heads of 128, 2 bytes
-print(f"tiny-llava: {64 * tiny / 2**20:.2f} MiB a picture; LLaVA-1.5 of 7B: {576 * vicuna / 2**20:.0f} MiB a picture")
+print(
+    f"{folder.name}: {count**2 * ours / 2**20:.2f} MiB a tile; LLaVA-1.5 of 7B: {576 * vicuna / 2**20:.0f} MiB a tile"
+)
 
 # %% [markdown] lang="en"
-# What if they do not fit into the session? The classroom's version gave an *empty answer*. Thirteen pictures of 64 tokens, a session of
-# 768. **Predict:** empty, cut, or an error?
+# What if they do not fit into the session? The classroom's version gave an *empty answer*. We send one picture more than 8,192 tokens can
+# hold. **Predict:** empty, cut, or an error?
 
 # %%
 from lmcourse.errors import LmcourseError
 
-with pipeline(folder, backend_config=TurbomindEngineConfig(session_len=768)) as short:
-    try:
-        print(short(("describe this image", [image] * 13)))
-    except LmcourseError as error:
-        print(error)
+too_many = 8192 // (piece.stop - piece.start) + 1
+try:
+    print(pipe(("describe this image", [image] * too_many)))
+except LmcourseError as error:
+    print(error)
 
 # %% [markdown] lang="en"
 # ## 6 · LLaVA-1.6: tiles for detail
@@ -260,35 +269,44 @@ for size in ((336, 336), (672, 672), (1344, 672), (3000, 20)):
 #
 # ## 7 · Where does a word look?
 #
-# While the model writes a word, each attention head weighs all tokens before it, the 64 patches among them. `transformers` hands
-# these weights out. First: does it agree with our engine?
+# While the model writes a word, each attention head weighs all tokens before it, the patches among them. `transformers` hands
+# these weights out (of checkpoints in its own layout, *-hf*). First: does it agree with our engine?
 
 # %%
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+import json
+
+from transformers import AutoImageProcessor, AutoModelForImageTextToText
 from transformers.utils import logging
 
 logging.disable_progress_bar()
-processor = AutoProcessor.from_pretrained(folder)
-reference = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-inputs = processor(text="USER: <image>\ndescribe this image ASSISTANT:", images=image, return_tensors="pt")
-start = inputs.input_ids.shape[1]
-written = reference.generate(**inputs, max_new_tokens=60, do_sample=False)
-print("the same tokens:", written[0, start:-1].tolist() == response.token_ids)
+can_read = "vision_config" in json.loads((folder / "config.json").read_text())  # else the layout is the authors' own
+if can_read:
+    like = pipe.engine.embeddings
+    reference = AutoModelForImageTextToText.from_pretrained(folder, dtype=like.dtype, attn_implementation="eager")
+    reference.to(like.device)
+    inputs = AutoImageProcessor.from_pretrained(folder)(image, return_tensors="pt").to(like.device, like.dtype)
+    inputs["input_ids"] = torch.tensor([ids], device=like.device)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    written = reference.generate(**inputs, max_new_tokens=60, do_sample=False)
+    answer_ids = written[0, len(ids) :].tolist()
+    print("the same tokens:", answer_ids[: len(response.token_ids)] == response.token_ids[:60])
 
 # %% [markdown] lang="en"
 # Now one pass over the finished answer with `output_attentions=True`. The weights are summed over heads and layers, for the token that
 # *precedes* each word, since that is where the word is chosen. **Predict:** where does “star” look? Where does “7”?
 
 # %%
-inputs["input_ids"], inputs["attention_mask"] = written, torch.ones_like(written)
-with torch.inference_mode():
-    layers = reference(**inputs, output_attentions=True).attentions
-pieces = [processor.tokenizer.decode([token]).strip() for token in written[0, start:].tolist()]
-weights = torch.stack(layers)[:, 0].sum(dim=(0, 1))[:, piece.start : piece.stop]
-looks = {
-    word: weights[start + pieces.index(word) - 1].reshape(8, 8) for word in ("purple", "star", "left", "7", "white")
-}
-draw_attention(np.asarray(image), looks)
+if can_read:
+    inputs["input_ids"], inputs["attention_mask"] = written, torch.ones_like(written)
+    with torch.inference_mode():
+        layers = reference(**inputs, output_attentions=True).attentions
+    said = [pipe.tokenizer.decode([token]).strip() for token in answer_ids]
+    whole = slice(piece.start, piece.start + count * count)  # the tile that shows all of the picture
+    weights = torch.stack(layers)[:, 0].sum(dim=(0, 1))[:, whole].float().cpu()
+    asked = [word for word in ("purple", "star", "left", "7", "white") if word in said] or said[:5]
+    looks = {word: weights[len(ids) + said.index(word) - 1].reshape(count, count) for word in asked}
+    figure = draw_attention(np.asarray(image), looks)
+figure if can_read else None
 
 # %% [markdown] lang="en"
 # Attention shows where information *may* come from, not that it was used. A harder test: cover the star and ask again.
@@ -305,9 +323,7 @@ print(pipe(("describe this image", covered)).text)
 # every attribute. **Predict** from what you have seen: which share does it get right? And with 4-bit weights (lesson 4)?
 
 # %%
-import json
-
-results = json.loads((folder / "evaluation.json").read_text())
+results = json.loads((Path(model_path("tiny-llava")) / "evaluation.json").read_text())
 for name, key in (("float32", "tasks"), ("8-bit KV cache", "kv8"), ("4-bit weights", "w4a16")):
     row = results[key]
     print(f"{name:>15}: attributes {row['describe']['accuracy']:.1%}, questions {row['questions']['accuracy']:.1%}")
@@ -346,13 +362,11 @@ print(model(image, "描述这张图片")[1]["content"])
 #
 # ## 10 · The real one
 #
-# With a GPU of 16 GB or more and the real weights in `~/llava-v1.6-vicuna-7b`, the cell below runs LLaVA-1.6 on your own picture.
-# Nothing in this lesson changes but the numbers: 23 of the tower's 24 layers are
-# read, each tile gives up to 576 tokens, and 32 layers follow.
+# With a GPU of 40 GB, `LMCOURSE_LLAVA=~/llava-v1.6-vicuna-7b` before JupyterLab starts runs *every cell above* on LLaVA-1.6; those of
+# section 7 want transformers' layout (*-hf*). With 16 GB the cell below runs it. Only the numbers change: 23 of the
+# tower's layers are read, a tile gives up to 576 tokens, 32 layers follow.
 
 # %% tags=["gpu"]
-from pathlib import Path
-
 real = Path("~/llava-v1.6-vicuna-7b").expanduser()
 if torch.cuda.is_available() and real.exists():
     with pipeline(real, backend_config=TurbomindEngineConfig(session_len=8192)) as large:
