@@ -134,7 +134,7 @@ table
 
 # %% [markdown] lang="en"
 # ✓ means: every token is the reference's, and the log-probabilities of the likeliest five differ by less than 0.0001 nats
-# at each place. ✗ would be a row that is wrong; – one that has no tiny model yet. A green table is worth only
+# at each place. ✗ would be a row that is wrong. A green table is worth only
 # what a red one would tell, so let us make one.
 #
 # Gemma's files use exactly Llama's names. **Predict:** what happens if its config calls itself a Llama?

@@ -16,8 +16,10 @@ from lmcourse.serve.running import running
 from lmcourse.serve.settings import ServerSettings
 from lmcourse.serve.web import Answers, Settings
 
+SEEING = ("InternLM-XComposer", "InternLM-XComposer (2)", "QWen-VL", "DeepSeek-VL", "DeepSeek-VL (two towers)")
 
-@pytest.mark.parametrize("family", ["InternLM-XComposer", "InternLM-XComposer (2)", "QWen-VL"])
+
+@pytest.mark.parametrize("family", SEEING)
 def test_server_and_page_say_what_the_pipeline_says(family, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     write_tiny_model(family, tmp_path / "tiny")
@@ -26,7 +28,7 @@ def test_server_and_page_say_what_the_pipeline_says(family, tmp_path, monkeypatc
     file.parent.mkdir()
     picture.save(file)
     url = "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
-    config = TurbomindEngineConfig(session_len=200, max_batch_size=4, cache_max_entry_count=40)
+    config = TurbomindEngineConfig(session_len=400, max_batch_size=4, cache_max_entry_count=40)
     with pipeline(tmp_path / "tiny", backend_config=config) as pipe:
         wanted = pipe(("look", picture), max_new_tokens=5)
         parts = [{"type": "file", "file": {"path": str(file)}}, {"type": "text", "text": "look"}]

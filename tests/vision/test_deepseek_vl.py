@@ -202,30 +202,6 @@ def test_language_part_in_four_bits_keeps_its_eyes(tinies, draw, tmp_path, kind)
     assert torch.corrcoef(torch.stack([found[0], wanted]))[0, 1] > 0.9
 
 
-def test_server_and_page_see(tinies, draw) -> None:
-    """Through the seam: a data: URL in a chat completion."""
-    import base64
-    import io
-
-    from starlette.testclient import TestClient
-
-    from lmcourse.serve.app import make_app
-    from lmcourse.serve.settings import ServerSettings
-
-    file = io.BytesIO()
-    draw(40, 30).save(file, "PNG")
-    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    parts = [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": url}}]
-    body = {"model": "tiny", "messages": [{"role": "user", "content": parts}], "max_tokens": 3}
-    with pipeline(tinies("two-published").folder, backend_config=TurbomindEngineConfig(session_len=500)) as pipe:
-        app = make_app(pipe, ServerSettings(model_aliases=("tiny",)))
-        with TestClient(app) as client:
-            answer = client.post("/v1/chat/completions", json=body)
-        assert answer.status_code == 200, answer.text
-        plain = pipe.encode([{"role": "user", "content": "what?"}])
-        assert answer.json()["usage"]["prompt_tokens"] == len(plain) + 16
-
-
 def test_families_trial_runs_both_kinds() -> None:
     from lmcourse.bench.families import run_family, try_family
     from lmcourse.models import FAMILIES
