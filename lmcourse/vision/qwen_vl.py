@@ -87,18 +87,19 @@ def read_qwen_vl(config: Mapping[str, Any], *, hidden: int, vocab: int) -> QwenV
     width, heads, layers = (reader.count(f"visual.{name}") for name in ("width", "heads", "layers"))
     side, patch = reader.count("visual.image_size"), reader.count("visual.patch_size")
     queries, output = reader.count("visual.n_queries", default=256), reader.count("visual.output_dim")
+    pool_heads = max(1, output // _HEAD_DIM)
     for key, fits, expected in (
         ("visual.image_size", side % patch == 0, f"a multiple of patch_size, {patch}"),
         ("visual.heads", width % heads == 0, f"a divisor of width, {width}"),
         ("visual.n_queries", isqrt(queries) ** 2 == queries, "a square number"),
         ("visual.output_dim", output == hidden, f"hidden_size, {hidden}"),
-        ("visual.output_dim", output % _HEAD_DIM == 0, f"a multiple of {_HEAD_DIM}"),
+        ("visual.output_dim", output % pool_heads == 0, f"a width that {pool_heads} heads share"),
     ):
         if not fits:
             raise wrong_value(key, expected, reader.get(key))
     intermediate = int(width * reader.number("visual.mlp_ratio", default=4.0))
     tower = ClipSpec(width, intermediate, layers, heads, side, patch, "gelu", _EPS)
-    resampler = ResamplerSpec(output, output // _HEAD_DIM, queries, width, tower.patches_per_tile, _EPS)
+    resampler = ResamplerSpec(output, pool_heads, queries, width, tower.patches_per_tile, _EPS)
     placeholder = reader.whole("visual.image_start_id") + 2  # <img>, </img>, <imgpad>
     return QwenVlSpec(tower, resampler, placeholder if 2 < placeholder < vocab else 0)
 

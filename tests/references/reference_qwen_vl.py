@@ -5,6 +5,8 @@ A prompt is a list of token ids and PIL pictures.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from PIL import Image
 from reference_parts import Tensors, affine, attend, gelu, layer_norm, rms_norm, silu, turn_halves
@@ -80,13 +82,17 @@ def logits(config: dict, tensors: Tensors, prompt: list) -> Tensor:
     table = tensors["transformer.wte.weight"].double()
     rows = [table[part][None] if isinstance(part, int) else features(config, tensors, part) for part in prompt]
     x = torch.cat(rows)
-    assert len(x) <= config["seq_length"], "beyond that QWen's own reference knows how"
-    base = rotary_base(config, len(x))
+    base, trained = rotary_base(config, len(x)), config["seq_length"]
+    growth = torch.tensor([max(math.log(i, trained), 1.0) for i in range(1, len(x) + 1)], dtype=torch.float64)
     for n in range(config["num_hidden_layers"]):
         layer = f"transformer.h.{n}"
         mixed = affine(tensors, f"{layer}.attn.c_attn", rms_norm(tensors, f"{layer}.ln_1", x, eps))
         q, k, v = (part.unflatten(1, (heads, -1)) for part in mixed.chunk(3, dim=1))
-        x = x + affine(tensors, f"{layer}.attn.c_proj", attend(turn_halves(q, base), turn_halves(k, base), v))
+        x = x + affine(
+            tensors,
+            f"{layer}.attn.c_proj",
+            attend(turn_halves(q, base) * growth[:, None, None], turn_halves(k, base), v),
+        )
         normed = rms_norm(tensors, f"{layer}.ln_2", x, eps)
         up, gate = (affine(tensors, f"{layer}.mlp.{part}", normed) for part in ("w1", "w2"))
         x = x + affine(tensors, f"{layer}.mlp.c_proj", up * silu(gate))

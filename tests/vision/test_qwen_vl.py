@@ -96,6 +96,17 @@ def test_chunks_preemption_and_prefixes_change_nothing(draw, tmp_path, seed, set
     assert (hits > 0) == caches
 
 
+@pytest.mark.parametrize("settings", [{}, {"max_prefill_token_num": 5}])
+def test_prompts_beyond_the_training_length_see_too(draw, tmp_path, seed, settings) -> None:
+    """The rotary base grows with the whole prompt, pictures included, and queries with their position."""
+    tiny = change(qwen_vl(), seq_length=16, max_position_embeddings=64)
+    prompt = [*random_ids(3), draw(30, 40), *random_ids(9), draw(20, 20), *random_ids(14)]
+    with open_engine(tiny.write(tmp_path / "model"), **settings) as engine:
+        _, found = run(engine, [prompt])[0]
+    wanted = reference_qwen_vl.logits(tiny.config, tiny.tensors, prompt)[-1].log_softmax(-1)
+    torch.testing.assert_close(found[0].double(), wanted, rtol=0, atol=1e-4)
+
+
 def test_prompts_are_the_published_ones(draw, tmp_path, seed) -> None:
     """With qwen.tiktoken: marks are one token each, pictures are counted through the conversation."""
     tiny = with_marks(qwen_vl())
