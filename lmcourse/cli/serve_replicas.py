@@ -10,10 +10,12 @@ Lesson: 5 (serving a class)
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from lmcourse.cli.flags import Flag, add_flags, engine_config, explain_lesson_flags
@@ -76,16 +78,17 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve, or ask a service that runs to replace its replicas."""
+    _need_ray()
     if args.restart is not None:
         return _restart(args.restart, args.app_name)
     need_server_extra()
     from lmcourse.replicas.settings import FrontTask, ReplicaSettings
     from lmcourse.serve.running import bind
 
-    few = args.min_replicas or args.replicas or min(2, args.max_replicas or 2)
+    few, most = _limits(args)
     replicas = ReplicaSettings(
         min_replicas=few,
-        max_replicas=args.max_replicas or args.replicas or few,
+        max_replicas=most,
         ray_address=args.ray_address,
         app_name=args.app_name,
         routing=args.routing,
@@ -110,6 +113,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _limits(args: argparse.Namespace) -> tuple[int, int]:
+    """Fewest and most: what is given, and for the other what goes with it."""
+    both = args.replicas
+    few = next((n for n in (args.min_replicas, both) if n is not None), min(2, args.max_replicas or 2))
+    return few, next((n for n in (args.max_replicas, both) if n is not None), few)
+
+
+def _need_ray() -> None:
+    """Known before anything slow begins."""
+    if importlib.util.find_spec("ray") is None:
+        raise MachineError(
+            "replicas need Ray", expected="the extra `ray`", got="lmcourse without it",
+            next_step='python -m pip install "lmcourse[serve,ray]"',
+        )  # fmt: skip
+
+
 def _serve(task: Any, listener: Any) -> None:
     """Ray, replicas, front, in this order; and back."""
     import dataclasses
@@ -118,12 +137,11 @@ def _serve(task: Any, listener: Any) -> None:
     from lmcourse.replicas.ray_start import running_ray
 
     stop, settings, began = threading.Event(), task.replicas, time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     _say("starting Ray and the replicas; the first start takes a minute")
     with running_ray(settings.ray_address, settings.max_replicas * settings.cpus_per_replica) as (ray, address):
         from lmcourse.replicas import deployment
 
+        _on_signals(_interrupt)  # now, since Ray has put its own in their place
         task = dataclasses.replace(task, ray_address=address)
         deployment.start_serve()
         board = deployment.make_board(ray, settings.app_name)
@@ -136,15 +154,26 @@ def _serve(task: Any, listener: Any) -> None:
                 deploy=lambda generation: deployment.deploy(ray, task, board, generation),
                 tell=_say,
                 stop=stop,
-            ).keep(lambda _: _tell_started(listener, task, address))
+            ).keep(lambda: _started(stop, listener, task, address))
         finally:
             deployment.withdraw(settings.app_name, alone=settings.ray_address is None)
             ray.kill(board)
 
 
-def _tell_started(listener: Any, task: Any, address: str) -> None:
+def _on_signals(act: Callable[..., Any]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, act)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _started(stop: threading.Event, listener: Any, task: Any, address: str) -> None:
+    """From now on a signal ends all of it in good order."""
     from lmcourse.serve.listening import where_to_find
 
+    _on_signals(lambda *_: stop.set())
     name = "" if task.replicas.app_name == "lmcourse" else f" --app-name {task.replicas.app_name}"
     _say(f"to replace the replicas one by one: lmcourse serve replicas --restart {address}{name}")
     places = where_to_find(listener, "https" if task.tls else "http")

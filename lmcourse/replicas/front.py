@@ -2,9 +2,9 @@
 
     listening socket (inherited) ─→ lmcourse.serve's application ─→ FrontEngine ─→ replicas
 
-It reads its task, one line of JSON, from stdin, says `ready` on stdout, and ends when stdin does: a front whose keeper
-died answers nobody. It holds tokenizer and template and no weights. The socket is the keeper's, so that connections
-wait, and are not refused, while a front that died is replaced.
+It reads its task, one line of JSON, from stdin, loads, says `loaded`, waits for a line, answers, says `ready`, and ends
+when stdin does: a front whose keeper died answers nobody. It holds tokenizer and template and no weights. The socket is
+the keeper's, so that connections wait, and are not refused, while a front that died is replaced.
 
 Lesson: 5 (serving a class)
 """
@@ -28,6 +28,7 @@ from lmcourse.pipeline import Pipeline
 from lmcourse.replicas.board import View
 from lmcourse.replicas.carried import CarriedGrammars
 from lmcourse.replicas.front_engine import FrontEngine, Replicas
+from lmcourse.replicas.front_words import LOADED, READY
 from lmcourse.replicas.settings import FrontTask
 from lmcourse.serve.app import make_app, service_of
 from lmcourse.serve.running import Server
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from lmcourse.spec import ModelSpec
 
 __all__ = ["FrontModel", "front_pipeline", "main", "make_front"]
-
-_READY = "ready"
 
 
 @dataclass(frozen=True)
@@ -138,15 +137,18 @@ async def _serve(task: FrontTask, ray: Any) -> None:
     watching = asyncio.create_task(watch.keep_looking())
     replicas = RayReplicas(serve.get_app_handle(task.replicas.app_name))
     app = make_front(task, replicas, lambda: watch.view)
+    _say(LOADED)
+    if not await asyncio.to_thread(sys.stdin.readline):
+        return
     tls = None if task.tls is None else (Path(task.tls[0]), Path(task.tls[1]))
     server = Server(app, socket.socket(fileno=task.listener_fd), tls=tls, log_level=task.log_level)
     threading.Thread(target=_end_with_stdin, args=(server,), name="lmcourse-keeper", daemon=True).start()
-    await server.listen(on_started=_say_ready)
+    await server.listen(on_started=lambda: _say(READY))
     watching.cancel()
 
 
-def _say_ready() -> None:
-    sys.stdout.write(f"{_READY}\n")
+def _say(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
 
 

@@ -1,6 +1,7 @@
 """The keeper: the command's own process. It holds the port, starts the front again if it dies, and replaces replicas.
 
-    keeper ── listening socket ──→ front (HTTP)        dies: another one on the same socket, seconds later
+    keeper ── listening socket ──→ front (HTTP)     dies: the spare, which is loaded already, takes over its socket
+       │                           spare            and another spare is started
        └───── deploy(generation) ─→ Ray Serve ─→ replicas      the board asks for a new generation: one by one
 
 Contract: stopping finishes what runs within the grace; the port and the processes are gone when `keep` returns.
@@ -10,6 +11,7 @@ Lesson: 5 (serving a class)
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -19,18 +21,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmcourse.errors import MachineError
+from lmcourse.replicas.front_words import LOADED, READY
 from lmcourse.replicas.settings import FrontTask
 
 __all__ = ["Front", "Keeper"]
 
 _FRONT = "from lmcourse.replicas.front import main; main()"
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.05
 _START_SECONDS = 120.0
 _QUICK_DEATHS = 3  # fronts that die before they answer: something is wrong that another try does not mend
 
 
 class Front:
-    """The process that answers HTTP, while it lives."""
+    """A process that answers HTTP once it is told to; until then a spare that only loads."""
 
     def __init__(self, task: FrontTask) -> None:
         self._process = subprocess.Popen(
@@ -41,16 +44,22 @@ class Front:
             start_new_session=True,  # Ctrl-C in the terminal is for the keeper, who ends it in good order
             text=True,
         )
-        assert self._process.stdin is not None
-        self._process.stdin.write(task.to_json() + "\n")
-        self._process.stdin.flush()
-        self._ready = threading.Event()
+        self._write(task.to_json())
+        self._said = {word: threading.Event() for word in (LOADED, READY)}
         threading.Thread(target=self._listen, name="lmcourse-front", daemon=True).start()
+
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it died: its status says so
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for _ in self._process.stdout:
-            self._ready.set()
+        with self._process.stdout as lines:
+            for line in lines:
+                if line.strip() in self._said:
+                    self._said[line.strip()].set()
 
     @property
     def pid(self) -> int:
@@ -62,9 +71,18 @@ class Front:
         """None while it lives, then its exit status, negative for a signal."""
         return self._process.poll()
 
+    @property
+    def loaded(self) -> bool:
+        """Whether it would answer at once."""
+        return self._said[LOADED].is_set()
+
+    def answer(self) -> None:
+        """From now on, or as soon as it has loaded."""
+        self._write("answer")
+
     def wait_ready(self, seconds: float) -> bool:
         """Whether it answers."""
-        return self._ready.wait(seconds)
+        return self._said[READY].wait(seconds)
 
     def stop(self, seconds: float) -> None:
         """Let it finish what runs; after that, end it."""
@@ -75,7 +93,8 @@ class Front:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdin.close()
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
 
 
 @dataclass
@@ -88,38 +107,48 @@ class Keeper:
     tell: Callable[[str], None]
     stop: threading.Event
 
-    def keep(self, on_started: Callable[[Front], None]) -> None:
+    def keep(self, on_started: Callable[[], None]) -> None:
         """Until told to stop. MachineError if no front stays alive."""
-        front = self._start(Front(self.task))
-        on_started(front)
-        replacing: threading.Thread | None = None
-        generation, looked = 0, 0.0
+        fronts = [self._start(Front(self.task))]
+        on_started()
+        looked = replacing = None
+        generation = 0
         try:
             while not self.stop.wait(_LOOK_SECONDS):
-                if front.status is not None:
-                    front = self._renew(front)
-                idle = replacing is None or not replacing.is_alive()
-                if idle and time.monotonic() - looked > 1:
-                    looked = time.monotonic()
-                    wanted = self.read_generation()
-                    if wanted > generation:
-                        generation = wanted
-                        replacing = threading.Thread(target=self._replace, args=(generation,), daemon=True)
-                        replacing.start()
+                self._look_after(fronts)
+                if looked is not None and time.monotonic() - looked < 1:
+                    continue
+                looked = time.monotonic()
+                if replacing is not None and replacing.is_alive():
+                    continue
+                wanted = self.read_generation()
+                if wanted > generation:
+                    generation = wanted
+                    replacing = threading.Thread(target=self._replace, args=(generation,), daemon=True)
+                    replacing.start()
         finally:
-            front.stop(self.task.server.grace_seconds + 10)
+            for spare in fronts[1:]:
+                spare.stop(0)
+            fronts[0].stop(self.task.server.grace_seconds + 10)
 
-    def _renew(self, front: Front) -> Front:
-        """Another front in the place of one that died."""
-        began = time.monotonic()
-        self.tell(f"the front died ({_cause(front.status)}); clients see a reset and may ask again; another starts")
-        front = self._start(Front(self.task))
-        self.tell(f"the front answers again after {time.monotonic() - began:.1f} s")
-        return front
+    def _look_after(self, fronts: list[Front]) -> None:
+        """The first answers, the second is the spare; those that died are replaced."""
+        if len(fronts) > 1 and fronts[1].status is not None:
+            fronts.pop().stop(0)
+        if fronts[0].status is not None:
+            began = time.monotonic()
+            cause = _cause(fronts[0].status)
+            fronts.pop(0).stop(0)
+            self.tell(f"the front died ({cause}); clients see a reset and may ask again; the spare takes over")
+            fronts[:] = [self._start(fronts.pop() if fronts else Front(self.task))]
+            self.tell(f"the front answers again after {time.monotonic() - began:.2f} s")
+        if len(fronts) == 1:
+            fronts.append(Front(self.task))
 
     def _start(self, front: Front) -> Front:
         """A front that answers; the one given, or one of the next that are tried."""
         for _ in range(_QUICK_DEATHS):
+            front.answer()
             deadline = time.monotonic() + _START_SECONDS
             while front.status is None and time.monotonic() < deadline and not self.stop.is_set():
                 if front.wait_ready(_LOOK_SECONDS):

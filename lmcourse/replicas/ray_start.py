@@ -34,12 +34,18 @@ _ENVIRONMENT = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_enable_metrics_collection": "0",
 }
-_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's switch for "this machine only", on Linux too
+_ON_LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for "this machine only", on Linux too
+    "RAY_AUTH_MODE": "token",  # others on this machine stay out: the token lies in your home, ~/.ray/auth_token
+}
+_YOURS = ("RAY_AUTH_MODE",)  # what you have set yourself stays
 
 
 def _import_ray(environment: dict[str, str]) -> Any:
     """Ray reads its environment when it is imported."""
-    os.environ.update(environment)
+    os.environ.update(
+        {name: value for name, value in environment.items() if name not in _YOURS or name not in os.environ}
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

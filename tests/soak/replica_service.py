@@ -52,8 +52,11 @@ class Service:
         return pids_of(f"ray::ServeReplica:{self.app_name}:engine")
 
     def front_pid(self) -> int:
-        (pid,) = pids_of(str(sys.executable), "lmcourse.replicas.front", parent=self.process.pid)
-        return pid
+        """Of the one that answers: the spare is younger."""
+        return self.front_pids()[0]
+
+    def front_pids(self) -> list[int]:
+        return pids_of("lmcourse.replicas.front", parent=self.process.pid)
 
 
 def pids_of(*words: str, parent: int | None = None) -> list[int]:
@@ -78,7 +81,6 @@ def serving(*flags: str) -> Iterator[Service]:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
     )
     service = Service(process, app_name)
-    reader = threading.Thread(target=lambda: service.lines.extend(process.stdout), daemon=True)
     reader = threading.Thread(target=_read, args=(process, service.lines), daemon=True)
     reader.start()
     try:
@@ -92,6 +94,7 @@ def serving(*flags: str) -> Iterator[Service]:
             process.kill()
             process.wait()
         reader.join(10)
+        process.stdout.close()
         print("\n".join(service.lines))
 
 

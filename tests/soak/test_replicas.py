@@ -1,0 +1,202 @@
+"""Real Ray, two replicas, fifty clients, and kill -9: of a replica, of both, of the front; and a rolling restart.
+
+Ray's start alone takes half a minute on two cores, so all of this is soak; tests/replicas has the same logic without
+Ray. LMCOURSE_REPLICAS_JSON=FILE writes down what was measured (benchmarks/replicas_cpu.json).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+
+from replica_service import Service, Told, ask_together, body_of, pids_of, serving
+
+from lmcourse import GenerationConfig, Response, TurbomindEngineConfig, pipeline
+
+NUM_CLIENTS, NUM_TOKENS = 50, 160
+
+pytestmark = pytest.mark.soak
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[dict]:
+    figures: dict = {}
+    yield figures
+    target = os.environ.get("LMCOURSE_REPLICAS_JSON")
+    if target and figures:
+        head = {
+            "what": "tiny-chat, two replicas under Ray Serve, 50 clients, 160 greedy tokens each; kill -9 meanwhile",
+            "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, Python {platform.python_version()}",
+            "versions": {name: version(name) for name in ("ray", "torch", "fastapi", "uvicorn")},
+            "date": date.today().isoformat(),
+            "command": "LMCOURSE_REPLICAS_JSON=benchmarks/replicas_cpu.json pytest -m soak tests/soak/test_replicas.py",
+        }
+        Path(target).write_text(json.dumps({**head, "results": figures}, indent=1) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def service(measured) -> Iterator[Service]:
+    began = time.monotonic()
+    with serving("--routing", "least-loaded") as made:
+        measured["seconds_from_command_to_listening"] = round(time.monotonic() - began, 1)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[str]:
+    seed = random.SystemRandom().randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    words = ["river", "lamp", "seven", "garden", "north", "paper", "small", "green", "winter", "count"]
+    return [f"{i} " + " ".join(rng.choices(words, k=rng.randint(1, 30))) for i in range(NUM_CLIENTS)]
+
+
+@pytest.fixture(scope="module")
+def offline(prompts) -> dict[str, Response]:
+    """What the pipeline says to each prompt."""
+    gen = GenerationConfig(max_new_tokens=NUM_TOKENS, ignore_eos=True)
+    with pipeline("tiny-chat", backend_config=TurbomindEngineConfig(max_batch_size=64, session_len=1024)) as pipe:
+        given = [{"prompt_token_ids": pipe.encode(prompt, wrap=False)} for prompt in prompts]
+        return dict(zip(prompts, pipe(given, gen), strict=True))
+
+
+def expect_all(told: list[Told], offline: dict[str, Response]) -> None:
+    """Every client heard exactly what the pipeline says."""
+    for each in told:
+        answer = offline[each.prompt]
+        assert (each.error, each.broke, each.done) == (None, None, True), each
+        assert each.token_ids == answer.token_ids
+        assert each.text == answer.text
+
+
+def gauge(service: Service, name: str) -> float:
+    lines = httpx.get(f"{service.url}/metrics", trust_env=False).text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(name + " ")))
+
+
+def wait_for_replicas(service: Service, count: int = 2, seconds: float = 90) -> float:
+    began = time.monotonic()
+    while not (gauge(service, "lmcourse_replicas") == count == len(service.replica_pids())):
+        assert time.monotonic() - began < seconds, "the replicas did not come back"
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def test_replicas_listen_on_loopback_alone(service) -> None:
+    own = {int(pid) for pid in pids_of("ray")} | {service.process.pid, service.front_pid()}
+    listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
+    ours = [line for line in listening if any(f"pid={pid}," in line for pid in own)]
+    assert ours
+    assert [line for line in ours if not line.split()[3].startswith(("127.", "[::1]", "[::ffff:127."))] == []
+
+
+def test_replicas_answer_fifty_clients_as_the_pipeline_does(service, offline, prompts, measured) -> None:
+    began = time.monotonic()
+    told = ask_together(service.url, prompts, NUM_TOKENS, lambda: None, num_whole=10)
+    measured["undisturbed"] = {"seconds": round(time.monotonic() - began, 1), "answers": len(told)}
+    expect_all(told, offline)
+
+
+@pytest.mark.parametrize("num_killed", [1, 2])
+def test_replicas_killed_under_fifty_streams_lose_no_request(service, offline, prompts, measured, num_killed) -> None:
+    wait_for_replicas(service)
+    cut, resumed = gauge(service, "lmcourse_answers_cut_total"), gauge(service, "lmcourse_answers_resumed_total")
+    victims = service.replica_pids()[:num_killed]
+    began = time.monotonic()
+    told = ask_together(
+        service.url, prompts, NUM_TOKENS, lambda: [os.kill(pid, signal.SIGKILL) for pid in victims], num_whole=10
+    )
+    seconds = time.monotonic() - began
+    expect_all(told, offline)
+    num_cut = gauge(service, "lmcourse_answers_cut_total") - cut
+    assert num_cut > 0
+    assert gauge(service, "lmcourse_answers_resumed_total") - resumed == num_cut if num_killed == 1 else True
+    back = wait_for_replicas(service)
+    measured[f"replicas_killed_{num_killed}"] = {
+        "answers": len(told), "answers_lost": 0, "answers_cut_and_resumed": int(num_cut),
+        "seconds_to_the_last_answer": round(seconds, 1),
+        "seconds_from_the_last_answer_to_two_replicas": round(back, 1),
+    }  # fmt: skip
+
+
+def test_front_killed_resets_its_clients_and_a_retry_succeeds(service, offline, prompts, measured) -> None:
+    wait_for_replicas(service)
+    while len(service.front_pids()) < 2:
+        time.sleep(0.1)
+    waited: list[float] = []
+
+    def kill() -> None:
+        os.kill(service.front_pid(), signal.SIGKILL)
+        began = time.monotonic()
+        while not waited:
+            try:
+                answer = httpx.post(
+                    f"{service.url}/v1/completions", json=body_of("again", 1), trust_env=False, timeout=60
+                )
+                assert answer.status_code == 200
+                waited.append(time.monotonic() - began)
+            except httpx.TransportError:
+                time.sleep(0.01)
+
+    told = ask_together(service.url, prompts, NUM_TOKENS, kill)
+    reset = [each for each in told if each.broke]
+    assert len(reset) + sum(each.done for each in told) == NUM_CLIENTS
+    assert reset, "nobody noticed"
+    again = ask_together(service.url, [each.prompt for each in reset], NUM_TOKENS, lambda: None)
+    measured["front_killed"] = {"clients_reset": len(reset), "retries_that_succeeded": len(again)}
+    expect_all(again, offline)
+    seconds = float(service.wait_for(r"the front answers again after ([\d.]+) s")[1])
+    measured["front_killed"] |= {
+        "seconds_until_another_front_answers": seconds, "seconds_from_the_kill_to_a_whole_answer": round(waited[0], 2)
+    }  # fmt: skip
+    print(f"another front after {seconds} s; a client that asked again had its answer after {waited[0]:.2f} s")
+
+
+def test_rolling_restart_under_load_loses_nothing(service, offline, prompts, measured) -> None:
+    wait_for_replicas(service)
+    before = set(service.replica_pids())
+    command = [sys.executable, "-m", "lmcourse", "serve", "replicas", "--restart", service.ray_address]
+    command += ["--app-name", service.app_name]
+    done: list[subprocess.CompletedProcess[str]] = []
+
+    def restart() -> None:
+        done.append(subprocess.run(command, capture_output=True, text=True, check=False, timeout=200))
+
+    began = time.monotonic()
+    told = ask_together(service.url, prompts, NUM_TOKENS, restart)
+    assert done[0].returncode == 0, done[0].stderr
+    expect_all(told, offline)
+    wait_for_replicas(service)
+    assert not before & set(service.replica_pids())
+    measured["rolling_restart"] = {
+        "answers": len(told),
+        "answers_lost": 0,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def test_replicas_leave_nothing_behind(service) -> None:
+    """Runs last: stops the service that the others used."""
+    port = int(service.url.rpartition(":")[2])
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(60) == 0
+    assert service.replica_pids() == []
+    assert pids_of("lmcourse.replicas.front", parent=service.process.pid) == []
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
