@@ -65,17 +65,7 @@ def test_help_tells_defaults_and_examples(capsys) -> None:
         main(["serve", "replicas", "-h"])
     shown = capsys.readouterr().out
     assert "examples:" in shown
-    for flag in [
-        "replicas",
-        "min-replicas",
-        "max-replicas",
-        "ray-address",
-        "routing",
-        "restart",
-        "when-lost",
-        "api-keys",
-        "tp",
-    ]:
+    for flag in ["replicas", "min-replicas", "max-replicas", "ray-address", "routing", "restart", "api-keys", "tp"]:
         assert f"--{flag} " in shown
 
 
