@@ -12,7 +12,7 @@ from lmcourse.bench.kernels import decode_case, matrix_case, prefill_case
 SHARED_BYTES = 220_000
 SHAPES = (  # TILE_N, TILE_K, warps, stages
     (64, 128, 4, 4), (64, 128, 4, 3), (64, 256, 4, 3), (128, 64, 4, 4),
-    (32, 128, 4, 5), (32, 256, 4, 3), (64, 64, 4, 6), (128, 128, 8, 3),
+    (32, 128, 4, 5), (32, 256, 4, 3), (64, 64, 4, 6), (128, 128, 8, 3), (64, 64, 4, 4), (128, 64, 8, 4),
 )  # fmt: skip
 
 
@@ -30,21 +30,26 @@ def sweep_rows():
         guarded(pick, f"{kind} M=1", *places.get(kind, ("project", "plan_rows")), plans, (kind, SPECS["1.8B"], 1))
 
 
-def sweep_tiles(tokens):
+SPLITS = {  # how often k is cut, by model and matrix; where nothing is said, not at all
+    ("1.8B", "down"): (4, 8), ("1.8B", "output"): (2, 4), ("1.8B", "qkv"): (1, 2, 4),
+    ("7B", "down"): (2, 4), ("7B", "output"): (1, 2, 4),
+}  # fmt: skip
+
+
+def sweep_tiles(tokens, model="1.8B", kinds=("down", "output", "gate_up", "head", "qkv")):
     """TilePlans of the tensor-core forms."""
-    for kind in ("down", "output", "gate_up", "head", "qkv"):
-        width, splits = {"down": (8192, (4, 8)), "output": (2048, (2, 4)), "qkv": (2048, (1, 2, 4))}.get(
-            kind, (2048, (1,))
-        )
+    for kind in kinds:
+        spec = SPECS[model]
+        width = spec.intermediate if kind == "down" else spec.hidden
         matrices = 2 if kind == "gate_up" else 1
         plans = [
             KERNELS["project"].TilePlan(n, max(8, tokens), k, width // split, warps, stages)
             for n, k, warps, stages in SHAPES
-            for split in splits
+            for split in SPLITS.get((model, kind), (1,))
             if width // split % k == 0 and (matrices * n + tokens) * k * 2 * stages < SHARED_BYTES
         ]
         place = ("norm_gate_up", "plan_gate_up") if kind == "gate_up" else ("project", "plan_tiles")
-        guarded(pick, f"{kind} M={tokens}", *place, plans, (kind, SPECS["1.8B"], tokens))
+        guarded(pick, f"{model} {kind} M={tokens}", *place, plans, (kind, spec, tokens))
 
 
 def sweep_attention():

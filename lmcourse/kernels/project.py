@@ -52,6 +52,7 @@ from lmcourse.kernels.w8a16 import W8A16_PROJECT
 __all__ = [
     "MOST_ROW_TOKENS",
     "MOST_TILE_TOKENS",
+    "MULTIPROCESSORS",
     "TilePlan",
     "dot_rows",
     "load_weight_rows",
@@ -65,11 +66,15 @@ __all__ = [
 
 MOST_ROW_TOKENS, MOST_TILE_TOKENS = 1, 64
 _MANY_ROWS = 32768  # so many that programs may be large, as those of a head are
-_PROGRAMS = 128  # about one per multiprocessor of an H200 (132); more splits only add parts to sum
+_PROGRAMS = 128  # about one per multiprocessor; more splits only add parts to sum
+MULTIPROCESSORS = 132  # of an H200
 
 
 def project_reference(x: Tensor, matrix: Matrix, dtype: torch.dtype | None = None) -> Tensor:
     """torch's own product, in one part."""
+    if dtype is torch.float32 and x.is_cuda and x.element_size() == 2 and matrix.bias is None:
+        # a head's sums as they are: rounding them would cost another pass over [num_tokens, vocab]
+        return torch.mm(x, matrix.weight.t(), out_dtype=torch.float32)[None]
     return linear(x, matrix.weight, matrix.bias)[None].to(dtype or x.dtype)
 
 
@@ -218,7 +223,8 @@ def plan_tiles(num_rows: int, width: int, num_tokens: int, room_kib: int = 227) 
         return TilePlan(64, tile_m, 256, width, 4, 3) if tile_m <= 16 else TilePlan(128, tile_m, 64, width, 4, 4)
     splits = max(1, min(8, _PROGRAMS // triton.cdiv(num_rows, tile_n), width // (4 * tile_k)))
     share = triton.cdiv(triton.cdiv(width, splits), tile_k) * tile_k
-    return TilePlan(tile_n, tile_m, tile_k, share, warps=4, stages=3 if tile_m <= 16 else 4)
+    alone = triton.cdiv(num_rows, tile_n) <= MULTIPROCESSORS  # otherwise two programs share one's shared memory
+    return TilePlan(tile_n, tile_m, tile_k, share, warps=4, stages=4 if alone and tile_m > 16 else 3)
 
 
 def project_tiles(x: Tensor, matrix: Matrix, dtype: torch.dtype | None = None) -> Tensor:
