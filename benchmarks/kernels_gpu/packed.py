@@ -14,6 +14,8 @@ from tools import INPUTS, LIMIT_SECONDS, RESULTS, SPECS, STARTED, cold_us, guard
 
 from lmcourse.bench.kernels import KernelCase
 from lmcourse.kernels import LayerKV, Norm, PackedMatrix, Rotation, Stream, norm_gate_up, norm_qkv, project
+from lmcourse.kernels.norm_gate_up import norm_gate_up_reference
+from lmcourse.kernels.norm_qkv import norm_qkv_reference
 from lmcourse.kernels.packed import join_groups, unpack_matrix
 from lmcourse.kernels.w4a16 import RowPlan, w4a16_rows
 from lmcourse.kernels.w4a16_norm_gate_up import w4a16_norm_gate_up_rows, w4a16_norm_gate_up_tiles
@@ -146,39 +148,47 @@ def sweep(name, spec, kind, tokens, plans, run):
     say(f"sweep {title}: " + ", ".join(f"{plan} {us:.2f}" for plan, us in best) + f" µs, of {len(found)}")
 
 
+KINDS = os.environ.get("KINDS", "qkv,output,down,gate_up").split(",")
+ROW_PLANS = {  # rows (of gate; pairs of rows for qkv), warps, chunks
+    "1.8B": {
+        "output": ((4, 2, 1), (2, 2, 2), (4, 4, 1), (4, 4, 2), (2, 4, 4), (2, 8, 2), (2, 4, 2)),
+        "down": ((4, 2, 1), (4, 4, 2), (2, 4, 4), (2, 8, 2), (2, 8, 4), (4, 8, 2), (4, 8, 4)),
+        "qkv": ((1, 2), (2, 2), (4, 2), (2, 4), (4, 4), (8, 4), (4, 8), (4, 4, 2)),
+        "gate_up": (
+            (4, 4, 1), (8, 4, 1), (4, 4, 2), (4, 4, 4), (4, 4, 8), (8, 4, 2), (2, 4, 8), (4, 2, 4), (2, 4, 4), (4, 2, 8)
+        ),
+    },
+    "7B": {
+        "output": ((4, 2, 1), (4, 4, 1), (4, 4, 2), (2, 4, 4), (4, 8, 2), (4, 8, 4), (2, 8, 2), (8, 8, 1)),
+        "down": ((4, 8), (8, 8), (4, 4), (2, 4), (2, 8), (8, 4), (16, 8), (2, 2), (4, 2)),
+        "qkv": ((4, 4), (4, 4, 2), (4, 4, 4), (4, 8, 2), (4, 8, 4), (2, 8, 4), (8, 8, 2), (2, 4, 4), (8, 8, 4)),
+        "gate_up": ((4, 4, 4), (4, 8, 4), (8, 8, 2), (8, 8, 4), (2, 4, 8), (4, 8, 8), (2, 8, 8), (4, 4, 8), (8, 4, 2)),
+    },
+}  # fmt: skip
+
+
 @torch.inference_mode()
 def sweep_packed_rows(name):
-    """(rows, warps, chunks) for one token."""
+    """RowPlans for one token; composed: what comes before and after the product in launches of their own."""
     spec = SPECS[name]
     stream, norm, place = layer_inputs(spec, 1)
-    plans = (
-        (4, 2, 1),
-        (2, 2, 2),
-        (4, 4, 1),
-        (4, 4, 2),
-        (2, 4, 4),
-        (2, 8, 2),
-        (2, 8, 4),
-        (4, 8, 2),
-        (4, 8, 4),
-        (2, 4, 2),
-    )
-    for kind in ("output", "down"):
-        x = half(1, shapes(spec)[kind][1])
-        sweep(name, spec, kind, 1, plans, lambda m, plan, x=x: w4a16_rows(x, m, plan=RowPlan(*plan)))
-    pairs = ((1, 2), (2, 2), (4, 2), (2, 4), (4, 4), (8, 4), (4, 8))
-    sweep(
-        name, spec, "qkv", 1, pairs, lambda m, plan: w4a16_norm_qkv_rows(stream, norm, m, *place, plan=RowPlan(*plan))
-    )
-    chunks = ((4, 4, 1), (8, 4, 1), (4, 4, 2), (4, 4, 4), (4, 4, 8), (8, 4, 2), (8, 8, 2), (2, 4, 8), (4, 8, 4))
-    chunks += ((8, 8, 4), (2, 4, 4)) if spec.hidden > 2048 else ((4, 2, 4), (2, 4, 4), (2, 2, 8), (4, 2, 8))
-    sweep(
-        name, spec, "gate_up", 1, chunks,
-        lambda m, plan: w4a16_norm_gate_up_rows(stream, norm, m, plan=RowPlan(*plan)),
-    )  # fmt: skip
+    x = {kind: half(1, width) for kind, (_, width) in shapes(spec).items()}
+    fused = {"qkv": w4a16_norm_qkv_rows, "gate_up": w4a16_norm_gate_up_rows}
+    composed = {"qkv": norm_qkv_reference, "gate_up": norm_gate_up_reference}
+    for kind in KINDS:
+        inputs = (*place,) if kind == "qkv" else ()
+
+        def run(matrix, plan, kind=kind, inputs=inputs):
+            if plan == "composed":
+                return composed[kind](stream, norm, matrix, *inputs)
+            if kind in fused:
+                return fused[kind](stream, norm, matrix, *inputs, plan=RowPlan(*plan))
+            return w4a16_rows(x[kind], matrix, plan=RowPlan(*plan))
+
+        plans = [*ROW_PLANS[name][kind], *(["composed"] if kind in fused else [])]
+        sweep(name, spec, kind, 1, plans, run)
 
 
-KINDS = os.environ.get("KINDS", "qkv,output,down,gate_up").split(",")
 FEW = ((64, 4, 4, 0), (64, 4, 6, 0), (128, 4, 4, 0), (128, 8, 4, 0))  # TILE_N, warps, stages, scales_weights
 SOME = ((64, 4, 4, 0), (128, 8, 3, 0), (128, 8, 4, 0), (128, 8, 3, 1))
 MANY = ((128, 8, 3, 1), (64, 4, 3, 1), (128, 8, 2, 1))

@@ -5,6 +5,7 @@ Traffic, InternLM2-1.8B's down matrix [2048, 8192]: 8.9 MB of words and groups w
 while it reads 0.53 bytes), and an unpacking that looks harmless costs 14. nibbles.py does it in about 2.
 
     rows, 1 token            each program: a few rows, all of k in one shot, on the CUDA cores       this file
+    long rows                the same where a power of two would leave lanes idle: 4096 of k at a time
     tiles, up to 256         weights unpacked into the tensor cores' left operand                    w4a16_tiles.py
     unpacked, above          all weights unpacked once, then torch's library                         w4a16_tiles.py
 
@@ -47,6 +48,7 @@ __all__ = [
 
 # Rows of words serve single tokens; from two on, tiles read each weight once for all tokens.
 MOST_PACKED_ROW_TOKENS = 1
+_STEP, _MOST_STEPS = 4096, 4  # features of a long row at a time, and how often
 
 
 def w4a16_reference(x: Tensor, matrix: PackedMatrix, dtype: torch.dtype | None = None) -> Tensor:
@@ -85,6 +87,31 @@ def dot_rows_of_words(b_words, b_groups, x0, x1, x2, x3, ASM: tl.constexpr):
     b_sum = dot_words(b_words, x0, x1, x2, x3, b_zero, b_edge, ASM)
     b_sum = b_sum * half_of(b_groups).to(tl.float32)
     return tl.sum(tl.sum(b_sum, axis=2), axis=1) * 16.0  # axis by axis: Triton 3.6 sums a reshaped tile wrongly
+
+
+@jit
+def _weigh_words(b_words, b_groups, x0, x1, x2, x3, ASM: tl.constexpr):
+    """As dot_rows_of_words, one number a word: not yet summed, nor times 16."""
+    b_zero, b_edge = split_group(b_groups, ASM)
+    x0, x1, x2, x3 = x0[None, :, :], x1[None, :, :], x2[None, :, :], x3[None, :, :]
+    return dot_words(b_words, x0, x1, x2, x3, b_zero, b_edge, ASM) * half_of(b_groups).to(tl.float32)
+
+
+@jit
+def _load_share(words_ptr, groups_ptr, rows, m_rows, first, NUM_GROUPS: tl.constexpr, GROUP_WORDS: tl.constexpr,
+                TILE_G: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
+    """load_rows_of_words of TILE_G groups from group `first` on."""
+    group = first + tl.arange(0, TILE_G)
+    at = group[:, None] * GROUP_WORDS + tl.arange(0, GROUP_WORDS)[None, :]
+    row = rows.to(tl.int64)[:, None, None]
+    words = words_ptr + row * (NUM_GROUPS * GROUP_WORDS) + at[None, :, :]
+    groups = groups_ptr + row * NUM_GROUPS + group[None, :, None]
+    if MASKED or NUM_GROUPS % TILE_G != 0:
+        mask = m_rows[:, None, None] & (group < NUM_GROUPS)[None, :, None]
+        b_words, b_groups = tl.load(words, mask=mask, other=0), tl.load(groups, mask=mask, other=0)
+    else:
+        b_words, b_groups = tl.load(words), tl.load(groups)
+    return b_words, b_groups
 
 
 @jit
@@ -133,6 +160,51 @@ def _w4a16_rows_kernel(
         rows += ROWS
 
 
+@jit
+def _w4a16_long_rows_kernel(
+    x_ptr,
+    words_ptr,
+    groups_ptr,
+    bias_ptr,
+    out_ptr,
+    NUM_ROWS: tl.constexpr,
+    NUM_GROUPS: tl.constexpr,
+    GROUP_WORDS: tl.constexpr,
+    UNIT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    TILE_G: tl.constexpr,
+    ROWS: tl.constexpr,
+    ASM: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    # which tile am I: ROWS rows of the weight, TILE_G groups of them at a time
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    m_rows = rows < NUM_ROWS
+    steps: tl.constexpr = (NUM_GROUPS + TILE_G - 1) // TILE_G
+    # load: all words at once, as if there were no steps
+    b_words, b_groups = (), ()
+    for step in tl.static_range(steps):
+        words, groups = _load_share(
+            words_ptr, groups_ptr, rows, m_rows, step * TILE_G, NUM_GROUPS, GROUP_WORDS, TILE_G, NUM_ROWS % ROWS != 0
+        )
+        b_words, b_groups = b_words + (words,), b_groups + (groups,)
+    let_next_start(PDL)
+    wait_for_inputs(PDL)
+    b_sum = tl.zeros((ROWS, TILE_G, GROUP_WORDS), dtype=tl.float32)
+    for step in tl.static_range(steps):
+        # compute
+        x0, x1, x2, x3 = load_pairs(
+            x_ptr + step * (TILE_G * GROUP_WORDS * 4), (NUM_GROUPS - step * TILE_G) * GROUP_WORDS, TILE_G, GROUP_WORDS,
+            UNIT, ASM,
+        )  # fmt: skip
+        b_sum += _weigh_words(b_words[step], b_groups[step], x0, x1, x2, x3, ASM)
+    b_out = tl.sum(tl.sum(b_sum, axis=2), axis=1) * 16.0
+    if HAS_BIAS:
+        b_out += tl.load(bias_ptr + rows, mask=m_rows, other=0.0).to(tl.float32)
+    # store
+    tl.store(out_ptr + rows, b_out.to(out_ptr.dtype.element_ty), mask=m_rows)
+
+
 class RowPlan(NamedTuple):
     """How the rows of a product of one token are given to programs."""
 
@@ -143,8 +215,10 @@ class RowPlan(NamedTuple):
 
 def plan_rows_of_words(num_rows: int, width: int) -> RowPlan:
     """x is read and split once for all chunks of a program; one chunk is what its registers hold."""
-    if width <= 2048:
-        return RowPlan(4, 2, 1)
+    if width <= 4096:
+        return RowPlan(4, 2, 1) if width <= 2048 else RowPlan(8, 8, 1)
+    if width != next_power(width) and width <= _MOST_STEPS * _STEP:
+        return RowPlan(4, 8)
     return RowPlan(2, 8, 4) if num_rows <= 2048 else RowPlan(4, 8, 4)
 
 
@@ -155,12 +229,21 @@ def w4a16_rows(
     (num_rows, width), groups = matrix.shape, matrix.groups.shape[1]
     plan = plan or plan_rows_of_words(num_rows, width)
     out = torch.empty((1, 1, num_rows), dtype=dtype or x.dtype, device=x.device)
-    _w4a16_rows_kernel[(triton.cdiv(num_rows, plan.rows * plan.chunks),)](
+    step = max(1, _STEP // matrix.group_size)
+    steps = triton.cdiv(groups, step)
+    if groups == next_power(groups) or steps > _MOST_STEPS:
+        kernel, tiles = _w4a16_rows_kernel, {"TILE_G": next_power(groups), "CHUNKS": plan.chunks}
+    else:
+        kernel, tiles, plan = (
+            _w4a16_long_rows_kernel,
+            {"TILE_G": min(step, next_power(groups))},
+            plan._replace(chunks=1),
+        )
+    kernel[(triton.cdiv(num_rows, plan.rows * plan.chunks),)](
         x.contiguous().view(torch.int32), matrix.words, matrix.groups, matrix.bias, out,
         NUM_ROWS=num_rows, NUM_GROUPS=groups, GROUP_WORDS=matrix.group_size // 8,
-        UNIT=choose_unit(matrix.group_size), HAS_BIAS=matrix.bias is not None,
-        TILE_G=next_power(groups), ROWS=plan.rows, CHUNKS=plan.chunks, ASM=uses_asm(),
-        num_warps=plan.warps, **launch_options(x.device),
+        UNIT=choose_unit(matrix.group_size), HAS_BIAS=matrix.bias is not None, **tiles,
+        ROWS=plan.rows, ASM=uses_asm(), num_warps=plan.warps, **launch_options(x.device),
     )  # fmt: skip
     return out
 

@@ -200,6 +200,15 @@ def case_packed_project():
         assert torch.equal(unpack_triton(matrix), unpack_matrix(matrix, torch.float32).half())
 
 
+def case_packed_long_rows():
+    """Groups that are no power of two, several steps of them."""
+    for rows, width, group in ((5, 8704, 128), (3, 4160, 32), (6, 12288, 128)):
+        x, matrix = torch.randn(1, width).half(), packed_matrix(rows, width, group)
+        want = packed_product(x, matrix)
+        near(w4a16_rows(x, matrix)[0], want, torch.float16)
+        near(w4a16_rows(x, matrix, torch.float32, plan=RowPlan(2, 4))[0], want, torch.float16)
+
+
 def case_packed_project_split():
     x, matrix = torch.randn(130, 256).half(), packed_matrix(24, 256, 64)
     parts = w4a16_tiles(x, matrix, plan=PackedTilePlan(16, 128, 64, 64, 4, 2))
@@ -229,14 +238,15 @@ def case_packed_layer():
             packed_matrix((heads + 2 * kv_heads) * dim, hidden, group),
             packed_matrix(2 * inner, hidden, group),
         )
-        pool, want_pool, rotation, slots = random_place(1, kv_heads, dim, torch.float16)
         normed, total = float64_norm(stream, norm)
-        q, residual = w4a16_norm_qkv_rows(stream, norm, qkv, rotation, pool, slots)
-        near(q, float64_rotate_write(packed_product(normed, qkv), rotation, want_pool, slots), torch.float16, 5)
-        near(residual, total, torch.float16)
-        for got, want in zip(pool, want_pool, strict=True):
-            assert torch.equal(got.isnan(), want.isnan())
-            near(got.nan_to_num(), want.nan_to_num(), torch.float16, 5)
+        for plan in (None, RowPlan(1, 4, 4), RowPlan(2, 2, 2)):
+            pool, want_pool, rotation, slots = random_place(1, kv_heads, dim, torch.float16)
+            q, residual = w4a16_norm_qkv_rows(stream, norm, qkv, rotation, pool, slots, plan=plan)
+            near(q, float64_rotate_write(packed_product(normed, qkv), rotation, want_pool, slots), torch.float16, 5)
+            near(residual, total, torch.float16)
+            for got, want in zip(pool, want_pool, strict=True):
+                assert torch.equal(got.isnan(), want.isnan())
+                near(got.nan_to_num(), want.nan_to_num(), torch.float16, 5)
         gate, up = packed_product(normed, gate_up).chunk(2, dim=1)
         rows = partial(w4a16_norm_gate_up_rows, plan=RowPlan(4, 2, 3))
         tiles = [partial(w4a16_norm_gate_up_tiles, plan=PackedTilePlan(32, 16, 128, 0, 4, 2, flag)) for flag in (0, 1)]
