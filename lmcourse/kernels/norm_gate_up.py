@@ -223,7 +223,7 @@ def plan_gate_up(num_tokens: int, intermediate: int, room_kib: int = 227) -> Til
     """Two tiles of weights at a time, as deep as shared memory allows (room_kib, of a program); k is not split.
 
     More programs than multiprocessors run two on each, since the last of them would keep the machine for themselves:
-    half as deep, 64 tokens of Llama-2-7B take 52.9 µs instead of 74.3 (H200, benchmarks/w4a16_h200.json).
+    half as deep, 64 tokens of Llama-2-7B take 52.9 µs instead of 74.3 (H200, benchmarks/kernels_h200.json).
     """
     tile_m = max(8, next_power(num_tokens))
     if room_kib >= 227 and triton.cdiv(intermediate, 64) > MULTIPROCESSORS:
