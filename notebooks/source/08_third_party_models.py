@@ -313,6 +313,8 @@ for word in ("lower", "lowest", "slow"):
 # | InternLM2 | `internlm/internlm2-chat-1_8b` | no |
 # | QWen, QWen1.5 | `Qwen/Qwen-7B-Chat`, `Qwen/Qwen1.5-7B-Chat` | no |
 # | QWen1.5-MoE | `Qwen/Qwen1.5-MoE-A2.7B-Chat` | no |
+# | QWen-VL | `Qwen/Qwen-VL-Chat` | no |
+# | InternLM-XComposer | `internlm/internlm-xcomposer-7b`, `internlm/internlm-xcomposer2-vl-7b` | no |
 # | Code Llama | `codellama/CodeLlama-7b-Instruct-hf` | no |
 # | Falcon | `tiiuae/falcon-7b-instruct` | no |
 # | Yi | `01-ai/Yi-6B-Chat` | no |
@@ -324,8 +326,8 @@ for word in ("lower", "lowest", "slow"):
 # `pipeline("internlm/internlm2-chat-1_8b")` downloads, asking ModelScope first, then Hugging Face.
 
 # %% [markdown] lang="en"
-# Repositories that hold pickled weights only (`pytorch_model.bin`; several first releases of InternLM, Baichuan and
-# ChatGLM2) are refused, since a pickle is a program. Look for a revision with safetensors.
+# Repositories that hold pickled weights only (`pytorch_model.bin`; several first releases of InternLM, Baichuan,
+# ChatGLM2, QWen-VL and XComposer) are refused, since a pickle is a program. Look for a revision with safetensors.
 #
 # Will it fit? **Predict** the largest that a 24 GB card holds in 16 bits, and in 4.
 
