@@ -2,9 +2,9 @@
 
     tokens → embedding → [ read layer n → run it, taking notes → quantise → write ] for each n → put together
 
-At no time is more than one layer of the model in memory, besides the hidden states of the calibration samples. What
-gives the scales comes from unquantised layers, as in AWQ; what rounding makes good, from quantised ones (two_paths.py).
-Interrupted, it goes on where it stopped: finished layers are run again, which is quick, but not searched again.
+At no time is more than one layer of the model in memory, a few times over, besides the hidden states of the calibration
+samples. What gives the scales comes from unquantised layers, as in AWQ; what rounding makes good, from quantised ones
+(two_paths.py). Interrupted, it goes on where it stopped: finished layers are run again, but not searched again.
 
 Lesson: 4 (quantise tiny-chat)
 """

@@ -360,7 +360,7 @@ homework.check("4.3", packed_product)
 #
 # `einops`, which it asked you to install, was for InternLM2's own code, which regroups `wqkv` with it; our engine does so,
 # too. In Python, three times: plain rounding, LMDeploy's fixed rule, AWQ's search. (16 × 256 tokens take 3 to 9 s of a
-# processor, the command's 128 × 1,024 up to 155 s: recorded in `benchmarks/`.)
+# processor, the command's 128 × 1,024 up to 158 s: recorded in `benchmarks/`.)
 
 # %%
 from pathlib import Path
@@ -437,8 +437,8 @@ from lmcourse.teach import recorded_w4_accuracy
 print(recorded_w4_accuracy())
 
 # %% [markdown] lang="en"
-# Perplexity with 4 bits falls as theory says: rounding, the fixed rule, the search. Tool calls, where one wrong character
-# spoils the answer, lose points with all three; an average hides it. Measure on **your** task.
+# With 4 bits the search halves what rounding adds to perplexity, and more; with 3 bits rounding forgets the course. Tool
+# calls, where one wrong character spoils the answer, lose most; an average hides it. Measure on **your** task.
 #
 # And speed? On a processor our engine unpacks in plain torch, so 4 bits are *slower* here; the point of the format is a
 # GPU. Measure what your machine does:
