@@ -13,7 +13,6 @@ import argparse
 import importlib.util
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -136,7 +135,8 @@ def _serve(task: Any, listener: Any) -> None:
     from lmcourse.replicas.keeper import Keeper
     from lmcourse.replicas.ray_start import running_ray
 
-    stop, settings, began = threading.Event(), task.replicas, time.monotonic()
+    asked_to_stop: list[int] = []
+    settings, began = task.replicas, time.monotonic()
     _say("starting Ray and the replicas; the first start takes a minute")
     with running_ray(settings.ray_address, settings.max_replicas * settings.cpus_per_replica) as (ray, address):
         from lmcourse.replicas import deployment
@@ -153,8 +153,8 @@ def _serve(task: Any, listener: Any) -> None:
                 read_generation=lambda: int(ray.get(board.read.remote()).generation),
                 deploy=lambda generation: deployment.deploy(ray, task, board, generation),
                 tell=_say,
-                stop=stop,
-            ).keep(lambda: _started(stop, listener, task, address))
+                stop=lambda: bool(asked_to_stop),
+            ).keep(lambda: _started(asked_to_stop, listener, task, address))
         finally:
             deployment.withdraw(settings.app_name, alone=settings.ray_address is None)
             ray.kill(board)
@@ -169,11 +169,17 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _started(stop: threading.Event, listener: Any, task: Any, address: str) -> None:
-    """From now on a signal ends all of it in good order."""
+def _started(asked_to_stop: list[int], listener: Any, task: Any, address: str) -> None:
+    """From now on a signal ends all of it in good order; a second one does not wait for answers."""
+
+    def end(number: int, frame: object) -> None:
+        if asked_to_stop:
+            raise KeyboardInterrupt
+        asked_to_stop.append(number)
+
     from lmcourse.serve.listening import where_to_find
 
-    _on_signals(lambda *_: stop.set())
+    _on_signals(end)
     name = "" if task.replicas.app_name == "lmcourse" else f" --app-name {task.replicas.app_name}"
     _say(f"to replace the replicas one by one: lmcourse serve replicas --restart {address}{name}")
     places = where_to_find(listener, "https" if task.tls else "http")

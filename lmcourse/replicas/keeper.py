@@ -99,13 +99,13 @@ class Front:
 
 @dataclass
 class Keeper:
-    """Keeps a front and replicas as they should be until `stop` is set."""
+    """Keeps a front and replicas as they should be until `stop` says so (no Event: a signal's handler may not lock)."""
 
     task: FrontTask
     read_generation: Callable[[], int]  # what the board wants
     deploy: Callable[[int], Any]
     tell: Callable[[str], None]
-    stop: threading.Event
+    stop: Callable[[], bool]
 
     def keep(self, on_started: Callable[[], None]) -> None:
         """Until told to stop. MachineError if no front stays alive."""
@@ -114,7 +114,8 @@ class Keeper:
         looked = replacing = None
         generation = 0
         try:
-            while not self.stop.wait(_LOOK_SECONDS):
+            while not self.stop():
+                time.sleep(_LOOK_SECONDS)
                 self._look_after(fronts)
                 if looked is not None and time.monotonic() - looked < 1:
                     continue
@@ -150,10 +151,10 @@ class Keeper:
         for _ in range(_QUICK_DEATHS):
             front.answer()
             deadline = time.monotonic() + _START_SECONDS
-            while front.status is None and time.monotonic() < deadline and not self.stop.is_set():
+            while front.status is None and time.monotonic() < deadline and not self.stop():
                 if front.wait_ready(_LOOK_SECONDS):
                     return front
-            if self.stop.is_set():
+            if self.stop():
                 return front
             front.stop(0)
             front = Front(self.task)

@@ -1,7 +1,8 @@
 """Real Ray, two replicas, fifty clients, and kill -9: of a replica, of both, of the front; and a rolling restart.
 
-Ray's start alone takes half a minute on two cores, so all of this is soak; tests/replicas has the same logic without
-Ray. LMCOURSE_REPLICAS_JSON=FILE writes down what was measured (benchmarks/replicas_cpu.json).
+Ray's start alone takes half a minute on two cores, so all of this is soak, and one test, since parallel test processes
+would each start a Ray; tests/replicas has the same logic without Ray. LMCOURSE_REPLICAS_JSON=FILE writes down what was
+measured (benchmarks/replicas_cpu.json).
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from replica_service import Service, Told, ask_together, body_of, pids_of, servi
 
 from lmcourse import GenerationConfig, Response, TurbomindEngineConfig, pipeline
 
-NUM_CLIENTS, NUM_TOKENS = 50, 160
+NUM_CLIENTS, NUM_TOKENS = 50, 120
 
-pytestmark = pytest.mark.soak
+Offline = dict[str, Response]
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +42,13 @@ def measured() -> Iterator[dict]:
     target = os.environ.get("LMCOURSE_REPLICAS_JSON")
     if target and figures:
         head = {
-            "what": "tiny-chat, two replicas under Ray Serve, 50 clients, 160 greedy tokens each; kill -9 meanwhile",
+            "what": "tiny-chat, two replicas under Ray Serve, 50 clients, 120 greedy tokens each; kill -9 meanwhile",
             "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, Python {platform.python_version()}",
             "versions": {name: version(name) for name in ("ray", "torch", "fastapi", "uvicorn")},
             "date": date.today().isoformat(),
             "command": "LMCOURSE_REPLICAS_JSON=benchmarks/replicas_cpu.json pytest -m soak tests/soak/test_replicas.py",
         }
         Path(target).write_text(json.dumps({**head, "results": figures}, indent=1) + "\n", encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def service(measured) -> Iterator[Service]:
-    began = time.monotonic()
-    with serving("--routing", "least-loaded") as made:
-        measured["seconds_from_command_to_listening"] = round(time.monotonic() - began, 1)
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +61,7 @@ def prompts() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def offline(prompts) -> dict[str, Response]:
+def offline(prompts) -> Offline:
     """What the pipeline says to each prompt."""
     gen = GenerationConfig(max_new_tokens=NUM_TOKENS, ignore_eos=True)
     with pipeline("tiny-chat", backend_config=TurbomindEngineConfig(max_batch_size=64, session_len=1024)) as pipe:
@@ -76,7 +69,7 @@ def offline(prompts) -> dict[str, Response]:
         return dict(zip(prompts, pipe(given, gen), strict=True))
 
 
-def expect_all(told: list[Told], offline: dict[str, Response]) -> None:
+def expect_all(told: list[Told], offline: Offline) -> None:
     """Every client heard exactly what the pipeline says."""
     for each in told:
         answer = offline[each.prompt]
@@ -98,29 +91,28 @@ def wait_for_replicas(service: Service, count: int = 2, seconds: float = 90) -> 
     return time.monotonic() - began
 
 
-def test_replicas_listen_on_loopback_alone(service) -> None:
-    own = {int(pid) for pid in pids_of("ray")} | {service.process.pid, service.front_pid()}
+def check_loopback(service: Service) -> None:
+    own = {*pids_of("ray::"), *pids_of("/ray/")} | {service.process.pid, service.front_pid()}
     listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
     ours = [line for line in listening if any(f"pid={pid}," in line for pid in own)]
     assert ours
     assert [line for line in ours if not line.split()[3].startswith(("127.", "[::1]", "[::ffff:127."))] == []
 
 
-def test_replicas_answer_fifty_clients_as_the_pipeline_does(service, offline, prompts, measured) -> None:
+def answer_undisturbed(service: Service, offline: Offline, measured: dict) -> None:
     began = time.monotonic()
-    told = ask_together(service.url, prompts, NUM_TOKENS, lambda: None, num_whole=10)
+    told = ask_together(service.url, list(offline), NUM_TOKENS, lambda: None, num_whole=10)
     measured["undisturbed"] = {"seconds": round(time.monotonic() - began, 1), "answers": len(told)}
     expect_all(told, offline)
 
 
-@pytest.mark.parametrize("num_killed", [1, 2])
-def test_replicas_killed_under_fifty_streams_lose_no_request(service, offline, prompts, measured, num_killed) -> None:
+def kill_replicas(service: Service, offline: Offline, measured: dict, num_killed: int) -> None:
     wait_for_replicas(service)
     cut, resumed = gauge(service, "lmcourse_answers_cut_total"), gauge(service, "lmcourse_answers_resumed_total")
     victims = service.replica_pids()[:num_killed]
     began = time.monotonic()
     told = ask_together(
-        service.url, prompts, NUM_TOKENS, lambda: [os.kill(pid, signal.SIGKILL) for pid in victims], num_whole=10
+        service.url, list(offline), NUM_TOKENS, lambda: [os.kill(pid, signal.SIGKILL) for pid in victims], num_whole=10
     )
     seconds = time.monotonic() - began
     expect_all(told, offline)
@@ -135,7 +127,7 @@ def test_replicas_killed_under_fifty_streams_lose_no_request(service, offline, p
     }  # fmt: skip
 
 
-def test_front_killed_resets_its_clients_and_a_retry_succeeds(service, offline, prompts, measured) -> None:
+def kill_the_front(service: Service, offline: Offline, measured: dict) -> None:
     wait_for_replicas(service)
     while len(service.front_pids()) < 2:
         time.sleep(0.1)
@@ -154,7 +146,7 @@ def test_front_killed_resets_its_clients_and_a_retry_succeeds(service, offline, 
             except httpx.TransportError:
                 time.sleep(0.01)
 
-    told = ask_together(service.url, prompts, NUM_TOKENS, kill)
+    told = ask_together(service.url, list(offline), NUM_TOKENS, kill)
     reset = [each for each in told if each.broke]
     assert len(reset) + sum(each.done for each in told) == NUM_CLIENTS
     assert reset, "nobody noticed"
@@ -168,7 +160,7 @@ def test_front_killed_resets_its_clients_and_a_retry_succeeds(service, offline, 
     print(f"another front after {seconds} s; a client that asked again had its answer after {waited[0]:.2f} s")
 
 
-def test_rolling_restart_under_load_loses_nothing(service, offline, prompts, measured) -> None:
+def restart_all(service: Service, offline: Offline, measured: dict) -> None:
     wait_for_replicas(service)
     before = set(service.replica_pids())
     command = [sys.executable, "-m", "lmcourse", "serve", "replicas", "--restart", service.ray_address]
@@ -179,7 +171,7 @@ def test_rolling_restart_under_load_loses_nothing(service, offline, prompts, mea
         done.append(subprocess.run(command, capture_output=True, text=True, check=False, timeout=200))
 
     began = time.monotonic()
-    told = ask_together(service.url, prompts, NUM_TOKENS, restart)
+    told = ask_together(service.url, list(offline), NUM_TOKENS, restart)
     assert done[0].returncode == 0, done[0].stderr
     expect_all(told, offline)
     wait_for_replicas(service)
@@ -191,8 +183,8 @@ def test_rolling_restart_under_load_loses_nothing(service, offline, prompts, mea
     }
 
 
-def test_replicas_leave_nothing_behind(service) -> None:
-    """Runs last: stops the service that the others used."""
+def stop(service: Service) -> None:
+    """It leaves no process and no port behind."""
     port = int(service.url.rpartition(":")[2])
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(60) == 0
@@ -200,3 +192,35 @@ def test_replicas_leave_nothing_behind(service) -> None:
     assert pids_of("lmcourse.replicas.front", parent=service.process.pid) == []
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def kill_a_rank(service: Service, offline: Offline, measured: dict) -> None:
+    """A worker of a replica that is spread over two processes: the whole replica is replaced."""
+    victim, other = service.replica_pids()
+    (rank,) = pids_of("crew_member", parent=victim)
+    told = ask_together(service.url, list(offline), NUM_TOKENS, lambda: os.kill(rank, signal.SIGKILL), num_whole=10)
+    expect_all(told, offline)
+    num_cut = gauge(service, "lmcourse_answers_cut_total")
+    assert num_cut > 0
+    deadline = time.monotonic() + 90
+    while victim in service.replica_pids() or len(service.replica_pids()) < 2:
+        assert time.monotonic() < deadline, "the replica was not replaced"
+        time.sleep(0.2)
+    assert other in service.replica_pids()
+    measured["rank_killed_tp_2"] = {"answers": len(told), "answers_lost": 0, "answers_cut_and_resumed": int(num_cut)}
+
+
+@pytest.mark.soak
+def test_replicas_lose_no_request_whoever_is_killed(offline, measured) -> None:
+    began = time.monotonic()
+    with serving("--routing", "least-loaded") as service:
+        measured["seconds_from_command_to_listening"] = round(time.monotonic() - began, 1)
+        check_loopback(service)
+        answer_undisturbed(service, offline, measured)
+        kill_replicas(service, offline, measured, 1)
+        kill_replicas(service, offline, measured, 2)
+        kill_the_front(service, offline, measured)
+        restart_all(service, offline, measured)
+        stop(service)
+    with serving("--tp", "2") as service:
+        kill_a_rank(service, offline, measured)
