@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not getattr(config.option, "nbval", False):
+    if not (getattr(config.option, "nbval", False) or getattr(config.option, "nbval_lax", False)):
         return
     from lmcourse.authoring.execute import CELL_TIMEOUT_SECONDS
 

@@ -39,9 +39,13 @@ class LessonError(LmcourseError):
 
 @contextmanager
 def clean_room(*, gpu: bool = False) -> Iterator[dict[str, str]]:
-    """The environment variables of a lesson's kernel; the home in it is removed at the end."""
+    """The environment variables of a lesson's kernel; the home in it is removed at the end.
+
+    A run on a GPU keeps the user's settings of this package and of Triton: nothing of its output is compared.
+    """
     with tempfile.TemporaryDirectory(prefix=HOME_PREFIX, ignore_cleanup_errors=True) as home:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("LMCOURSE_", "TRITON_"))}
+        dropped = () if gpu else ("LMCOURSE_", "TRITON_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         room = {
             "HOME": home,
             "USERPROFILE": home,
