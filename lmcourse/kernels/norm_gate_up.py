@@ -55,7 +55,7 @@ from lmcourse.kernels.project import (
     project,
 )
 from lmcourse.kernels.swiglu import gate, swiglu
-from lmcourse.kernels.w4a16 import MOST_PACKED_ROW_TOKENS
+from lmcourse.kernels.w4a16 import MOST_PACKED_ROW_TOKENS, norms_apart
 from lmcourse.kernels.w4a16_norm_gate_up import w4a16_norm_gate_up_rows, w4a16_norm_gate_up_tiles
 from lmcourse.kernels.w4a16_tiles import MOST_PACKED_TILE_TOKENS
 
@@ -268,6 +268,7 @@ def norm_gate_up(
     form = _NORM_GATE_UP[type(gate_up)].form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
     if activate is geglu_tanh and form is norm_gate_up_rows and isinstance(norm, Norm) and isinstance(gate_up, Matrix):
         return norm_gate_up_rows(stream, norm, gate_up, activate)
-    if activate is not swiglu or isinstance(norm, CentredNorm):
+    apart = residual.shape[0] <= MOST_PACKED_ROW_TOKENS and norms_apart(gate_up)
+    if activate is not swiglu or isinstance(norm, CentredNorm) or apart:
         return norm_gate_up_reference(stream, norm, gate_up, activate)
     return form(stream, norm, gate_up)

@@ -44,7 +44,7 @@ from lmcourse.kernels.packed_kv import AnyKV, PackedKV
 from lmcourse.kernels.project import MOST_ROW_TOKENS, load_weight_rows, plan_rows, project
 from lmcourse.kernels.ragged import LayerKV
 from lmcourse.kernels.rotate_write import check_pool, count_heads, rotate_write, store_pairs
-from lmcourse.kernels.w4a16 import MOST_PACKED_ROW_TOKENS
+from lmcourse.kernels.w4a16 import MOST_PACKED_ROW_TOKENS, norms_apart
 from lmcourse.kernels.w4a16_norm_qkv import w4a16_norm_qkv_rows
 
 __all__ = ["norm_qkv", "norm_qkv_reference", "norm_qkv_rows"]
@@ -162,7 +162,7 @@ def norm_qkv(
     check_shape("residual of norm_qkv", residual, (residual.shape[0], qkv.shape[1]))
     count_heads(qkv.shape[0], kv)
     form = _NORM_QKV[type(qkv)].form_for(residual.device, dtype=residual.dtype, num_tokens=residual.shape[0])
-    if isinstance(norm, CentredNorm) and form is not norm_qkv_rows:
+    if (isinstance(norm, CentredNorm) and form is not norm_qkv_rows) or norms_apart(qkv):
         form = norm_qkv_reference
     if isinstance(kv, PackedKV) and form is not norm_qkv_reference:
         # a program has a few pairs of a head, and a scale needs the whole head: quantise in a second launch
