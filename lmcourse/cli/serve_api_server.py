@@ -98,6 +98,8 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_access_flags(group: Any) -> None:
     group.add_argument("--api-keys", nargs="*", default=[], metavar="KEY",
                        help="requests must have one of these: Authorization: Bearer KEY (default: none)")  # fmt: skip
+    group.add_argument("--class-roster", metavar="FILE", type=Path,
+                       help="students, their keys and quotas as JSON (default: no class)")  # fmt: skip
     group.add_argument("--ssl", action="store_true",
                        help="https; the files are named by SSL_KEYFILE and SSL_CERTFILE (default: http)")  # fmt: skip
     for name, what in (("origins", "web pages that may ask"), ("methods", "HTTP methods that they may use"),
@@ -120,10 +122,12 @@ def need_server_extra() -> None:
 
 def server_settings(args: argparse.Namespace) -> ServerSettings:
     """What the flags say about the server; ConfigError for a value out of range."""
+    from lmcourse.serve.class_roster import read_roster
     from lmcourse.serve.settings import ServerSettings
 
     return ServerSettings(
         api_keys=tuple(args.api_keys),
+        students=() if args.class_roster is None else read_roster(args.class_roster),
         model_aliases=(args.model_name,) if args.model_name else (),
         allow_origins=tuple(args.allow_origins),
         allow_credentials=args.allow_credentials,
@@ -210,7 +214,7 @@ def warn_if_open(args: argparse.Namespace) -> None:
     """An open port without a key answers whoever finds it."""
     from lmcourse.serve.listening import is_open_to_others
 
-    if not args.api_keys and is_open_to_others(args.server_name):
+    if not args.api_keys and not args.class_roster and is_open_to_others(args.server_name):
         print(
             f"lmcourse: warning: listening on {args.server_name} without a key: whoever reaches this machine can use "
             "the model\n  next step: add --api-keys KEY, or listen on 127.0.0.1 and forward the port (ssh -L)",

@@ -42,9 +42,15 @@ class Total:
 class Answers:
     """To be read to the end or closed: a request that nobody reads would go on."""
 
-    def __init__(self, streams: Sequence[TokenStream], on_piece: Callable[[int, StepOutput], None]) -> None:
-        """`on_piece` is told of every piece as it comes (a clock)."""
-        self._streams, self._on_piece = streams, on_piece
+    def __init__(
+        self,
+        streams: Sequence[TokenStream],
+        on_piece: Callable[[int, StepOutput], None],
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_piece` is told of every piece as it comes (a clock), `on_close` once of the end."""
+        self._streams, self._on_piece, self._on_close = streams, on_piece, on_close
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -53,6 +59,9 @@ class Answers:
         """End what is still running. Closing twice is fine."""
         for stream in self._streams:
             stream.close()
+        if not self._closed:
+            self._closed = True
+            self._on_close()
 
     def __enter__(self) -> Answers:
         return self

@@ -36,6 +36,7 @@ __all__ = [
     "LEFT",
     "REFUSALS",
     "ModelUnknownError",
+    "QuotaSpentError",
     "add_error_handlers",
     "error_body",
     "refusal",
@@ -45,7 +46,7 @@ __all__ = [
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 500: "server_error",
           503: "service_unavailable"}  # fmt: skip
 _TOLD = {400: "what is asked cannot be done", 401: "a key is needed, or another one", 404: "no such model",
-         413: "the body is too large", 415: "the body is not JSON", 429: "the queue is full; see Retry-After",
+         413: "the body is too large", 415: "the body is not JSON", 429: "the queue is full, or a quota spent",
          500: "the server failed", 503: "the server is shutting down, or its replica died"}  # fmt: skip
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": told} for status, told in _TOLD.items()
@@ -63,6 +64,16 @@ _FIELD = re.compile(r"(?!(?:str|int|float|bool|none)$)[a-z_]+")  # the other par
 
 class ModelUnknownError(LmcourseError):
     """A request names a model that is not here."""
+
+
+class QuotaSpentError(LmcourseError):
+    """A student has used what the class's roster grants; retry_after_seconds is None where waiting does not help."""
+
+    def __init__(
+        self, what: str, *, got: object = None, next_step: str, retry_after_seconds: float | None = None
+    ) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(what, got=got, next_step=next_step)
 
 
 def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -89,9 +100,8 @@ def refusal_of(error: BaseException, *, field: str | None = None) -> Response:
     match error:
         case ModelUnknownError():
             return refusal(404, str(error), param="model", code="model_not_found")
-        case ServerBusyError():
-            seconds = str(max(1, math.ceil(error.retry_after_seconds or 1)))
-            return refusal(429, str(error), code="queue_full", headers={"Retry-After": seconds})
+        case ServerBusyError() | QuotaSpentError():
+            return _of_limit(error)
         case PromptError():
             code = "context_length_exceeded" if "too long" in error.what else "invalid_prompt"
             return refusal(400, str(error), param=field, code=code)
@@ -108,6 +118,16 @@ def refusal_of(error: BaseException, *, field: str | None = None) -> Response:
         case _:
             message = str(error) if isinstance(error, LmcourseError) else "the server failed; its log says more"
             return refusal(500, message, code="internal_error")
+
+
+def _of_limit(error: ServerBusyError | QuotaSpentError) -> Response:
+    """With the time after which asking again makes sense, if there is one."""
+    of_quota = isinstance(error, QuotaSpentError)
+    if of_quota and error.retry_after_seconds is None:
+        return refusal(429, str(error), code="insufficient_quota")
+    seconds = str(max(1, math.ceil(error.retry_after_seconds or 1)))
+    code = "rate_limit_exceeded" if of_quota else "queue_full"
+    return refusal(429, str(error), code=code, headers={"Retry-After": seconds})
 
 
 def _of_validation(error: RequestValidationError) -> Response:

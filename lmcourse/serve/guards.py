@@ -10,6 +10,7 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lmcourse.serve.class_quotas import ACCOUNT, Account, NoAccount
 from lmcourse.serve.errors import refusal
 from lmcourse.serve.settings import ServerSettings
 
@@ -23,14 +24,17 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app, self._settings = app, settings
-        self._keys = [key.encode() for key in settings.api_keys]
+        self._accounts: list[tuple[bytes, Account | NoAccount]] = [
+            (key.encode(), NoAccount()) for key in settings.api_keys
+        ]
+        self._accounts += [(student.key.encode(), Account(student)) for student in settings.students]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if self._keys and scope["path"] not in _OPEN_PATHS and not self._has_key(headers):
+        if self._accounts and scope["path"] not in _OPEN_PATHS and not self._knows(headers):
             answer = refusal(
                 401, "this server wants a key: Authorization: Bearer KEY", code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
@@ -44,10 +48,17 @@ class Guard:
         else:
             await self._pass_on(scope, receive, send)
 
-    def _has_key(self, headers: Headers) -> bool:
+    def _knows(self, headers: Headers) -> bool:
+        """Whether a key is among ours; if it is a student's, what follows goes on the student's account."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         given = key.strip().encode("latin-1", "replace")
-        return scheme.lower() == "bearer" and any([hmac.compare_digest(given, known) for known in self._keys])
+        return scheme.lower() == "bearer" and self._open_account(given)
+
+    def _open_account(self, given: bytes) -> bool:
+        matches = [account for key, account in self._accounts if hmac.compare_digest(given, key)]
+        if matches:
+            ACCOUNT.set(matches[0])
+        return bool(matches)
 
     async def _refuse_size(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = self._settings.max_body_bytes

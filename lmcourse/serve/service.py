@@ -15,10 +15,11 @@ from functools import partial
 from typing import Any
 
 from lmcourse.config import GenerationConfig
-from lmcourse.engine import AsyncEngine, Order, TokenMask, TokenStream
+from lmcourse.engine import AsyncEngine, Order, StepOutput, TokenMask, TokenStream
 from lmcourse.errors import ConfigError, EngineClosedError, PromptError, ServerBusyError
 from lmcourse.pipeline import Pipeline
 from lmcourse.serve.answers import Answers
+from lmcourse.serve.class_quotas import ACCOUNT
 from lmcourse.serve.errors import ModelUnknownError
 from lmcourse.serve.grammar import Grammars
 from lmcourse.serve.metrics import Clock, Metrics
@@ -89,7 +90,9 @@ class Service:
     ) -> Answers:
         """n answers to each prompt, all taken by the engine, or none and an error."""
         clock = Clock(self.metrics, self._note_answer)
-        self._admit(len(prompts) * n)
+        account, count = ACCOUNT.get(), len(prompts) * n
+        self._admit(count)
+        account.open(count)
         streams: list[TokenStream] = []
         try:
             for ids in prompts:
@@ -101,9 +104,16 @@ class Service:
         except BaseException:
             for stream in streams:
                 stream.close()
+            account.close(count)
             raise
         self.metrics.prompt_tokens.inc(sum(map(len, prompts)))
-        return Answers(streams, clock.note)
+        account.charge(n * sum(map(len, prompts)))
+
+        def note(index: int, output: StepOutput) -> None:
+            clock.note(index, output)
+            account.charge(len(output.token_ids))
+
+        return Answers(streams, note, lambda: account.close(count))
 
     def _admit(self, count: int) -> None:
         """ServerBusyError if `count` more answers would make the queue too long."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmcourse.errors import ConfigError
+from lmcourse.serve.class_roster import Student
 
 __all__ = ["ServerSettings"]
 
@@ -17,6 +18,7 @@ class ServerSettings:
     """Who may ask, how many may wait, how large a request may be, how the end comes."""
 
     api_keys: tuple[str, ...] = ()  # none: anybody may ask
+    students: tuple[Student, ...] = ()  # a class: their keys are let in, too, within their quotas
     model_aliases: tuple[str, ...] = ()  # further names under which the model answers
     allow_origins: tuple[str, ...] = ("*",)  # web pages that may ask from a browser
     allow_credentials: bool = False
