@@ -1,11 +1,11 @@
 """Courier: news for the readers of one event loop, which carries them out in rounds. No torch.
 
 The idea: the steps of a batch make tokens faster than an event loop can send events, and while it sends, it keeps the
-interpreter from planning the next step. So a round takes everything that has come since the last, and the loop rests
-three times as long as the round took: three quarters of the interpreter's time are the steps', however many read.
+interpreter from planning the next step. So a round takes everything that has come since the last, and the loop gets as
+long a rest after a round as the round took: half of the interpreter's time is the steps', however many read.
 
     steps    │s│s│s│s│s│s│s│s│          one reader: a round is shorter than a step, and every token leaves at once
-    rounds   ██  ···  ···  ···           64 readers: a round takes two steps, and events carry seven or eight tokens
+    rounds   ██  ···  ██  ···           64 readers: a round takes two steps, and events carry three or four tokens
 
 Contract: `bring` is called by one thread, the rest happens in the loop. What was brought is delivered in order, once.
 
@@ -24,7 +24,6 @@ from lmcourse.engine.token_stream import TokenStream
 
 __all__ = ["Courier"]
 
-_REST = 3.0  # rounds as long as the last, in which the loop leaves the interpreter to the steps
 Letter = tuple[TokenStream, StepOutput]
 
 
@@ -66,9 +65,8 @@ class Courier:
 
     def _come_back(self, started: float) -> None:
         now = self._loop.time()
-        rest = _REST * (now - started)
-        self._rested_at = now + rest
+        self._rested_at = 2 * now - started
         with self._guard:
             self._is_out = bool(self._letters)
         if self._is_out:
-            self._loop.call_later(rest, self._go)
+            self._loop.call_later(now - started, self._go)

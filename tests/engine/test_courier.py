@@ -1,4 +1,4 @@
-"""Courier: everything arrives, in order, in rounds between which the loop rests."""
+"""Courier: everything arrives, in order, in rounds that leave the loop as much rest as work."""
 
 from __future__ import annotations
 
