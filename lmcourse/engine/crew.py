@@ -129,6 +129,7 @@ class Crew:
             with contextlib.suppress(RuntimeError):  # a rank was lost; the others end with their connections
                 self.tell(b"")
         _end(self.processes, self.folder)
+        self.let_go()  # else the group's end would wait, in whoever drops it, for graphs that are dropped later
 
 
 def start_crew(folder: Path, config: TurbomindEngineConfig, device: torch.device) -> Crew:
