@@ -35,10 +35,10 @@ OUTCOME = re.compile(r"::Cell (\d+) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)")
 class Running:
     """A lesson on its way, its log in a file so that one which is ended leaves what it had said."""
 
-    def __init__(self, notebook: Path, variables: dict[str, str], folder: Path, *, on_gpu: bool) -> None:
+    def __init__(self, notebook: Path, variables: dict[str, str], folder: Path) -> None:
         self.notebook, self.started = notebook, time.perf_counter()
         self.log = folder / f"{notebook.stem}.log"
-        words = [sys.executable, *PYTEST, *(["--lessons-on-gpu"] if on_gpu else []), str(notebook)]
+        words = [sys.executable, *PYTEST, "--lessons-on-gpu", str(notebook)]
         with self.log.open("w") as stdout:
             self.process = subprocess.Popen(
                 words, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.STDOUT
@@ -118,9 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = Path(os.environ.get("OUT", "build")) / "notebooks_gpu.json"
     deadline = time.perf_counter() + args.limit
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
-        folder, on_gpu = Path(temporary), args.device == "cuda"
+        folder = Path(temporary)
         variables = kernels_variables(folder)
-        running = [Running(path, variables, folder, on_gpu=on_gpu) for path in notebooks]
+        if args.device == "cpu":
+            variables["CUDA_VISIBLE_DEVICES"] = ""
+        running = [Running(path, variables, folder) for path in notebooks]
         while running:
             for one in [one for one in running if one.ended(deadline)]:
                 running.remove(one)
