@@ -121,8 +121,10 @@ def _processor(two: bool) -> Any:
     settings = {"size": {"height": LOW, "width": LOW}, "image_mean": HALVES, "image_std": HALVES}
     if not two:
         return module.DeepseekVLImageProcessorPil(**settings)
-    large = {"high_res_size": {"height": HIGH, "width": HIGH}, "resample": 2}
-    return module.DeepseekVLHybridImageProcessorPil(**settings, **large)
+    make = module.DeepseekVLHybridImageProcessorPil
+    # said, though it is the class's own: transformers before 5.23 takes grey for what surrounds the large picture else
+    large = {"high_res_size": {"height": HIGH, "width": HIGH}, "high_res_image_mean": make.high_res_image_mean}
+    return make(**settings, **large, resample=2)
 
 
 def _write_tokenizer(folder: Path) -> None:
