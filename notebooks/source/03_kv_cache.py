@@ -450,8 +450,8 @@ which + "\n".join(load_and_compute)
 # | `wait_for_inputs` | the kernel before may still be running; up to here nothing of its work was needed, so old rows may be read before this line, and this step's own row after it |
 # | `load_queries` | the query heads that share this KV head |
 # | `for index in …` | block after block of my share, one tile each |
-# | `attend(…)` with a mask | slots beyond the position hold rubbish and must not count |
-# | `attend(…)` with `None` | full blocks need no mask |
+# | `attend(…)` with a mask | the newest block: slots beyond the position hold rubbish and must not count |
+# | `attend_block(…)` with `None` | older blocks are full and need no mask |
 # | scales | what KV8 and KV4 store beside the numbers; nothing otherwise |
 #
 # `attend` is a softmax that runs along the blocks; you will write it in exercise 3.3. Triton's *interpreter* runs kernels on

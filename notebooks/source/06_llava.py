@@ -106,7 +106,8 @@ import torch
 
 prepared = encoder.prepare(image)
 with torch.inference_mode():
-    pixels = encoder.eyes.normalise(torch.from_numpy(prepared.tiles.pixels))
+    tiles = torch.from_numpy(prepared.tiles.pixels).to(encoder.eyes.like.device)
+    pixels = encoder.eyes.normalise(tiles)
     seen = encoder.eyes.look(pixels)
     projected = encoder.eyes.project(seen)
 for name, tensor in {"pixels": pixels, "seen by the tower": seen, "projected": projected}.items():
@@ -225,9 +226,9 @@ llava_16 = Cutting(side=336, patches=24, way="anyres", merge="spatial_unpad")
 wide = load_image(picture(scene_of("a large green heart in the center, on a yellow background"), side=700)).resize(
     (1200, 600)
 )
-tiles = cut(wide, llava_16)
-print(len(tiles.pixels), "tiles,", len(tiles.order), "tokens")
-draw_tiles(np.asarray(wide), [tile.transpose(1, 2, 0) for tile in tiles.pixels], (1, len(tiles.pixels) - 1))
+wide_tiles = cut(wide, llava_16)
+print(len(wide_tiles.pixels), "tiles,", len(wide_tiles.order), "tokens")
+draw_tiles(np.asarray(wide), [tile.transpose(1, 2, 0) for tile in wide_tiles.pixels], (1, len(wide_tiles.pixels) - 1))
 
 # %% [markdown] lang="en"
 # Put a picture of your own here (`load_image("~/me.jpg")`) and count again. How is the grid chosen? That is yours to write.
@@ -275,7 +276,7 @@ for size in ((336, 336), (672, 672), (1344, 672), (3000, 20)):
 # %%
 import json
 
-from transformers import AutoImageProcessor, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
 logging.disable_progress_bar()
@@ -284,8 +285,10 @@ if can_read:
     like = pipe.engine.embeddings
     reference = AutoModelForImageTextToText.from_pretrained(folder, dtype=like.dtype, attn_implementation="eager")
     reference.to(like.device)
-    inputs = AutoImageProcessor.from_pretrained(folder)(image, return_tensors="pt").to(like.device, like.dtype)
-    inputs["input_ids"] = torch.tensor([ids], device=like.device)
+    inputs = {"pixel_values": pixels, "input_ids": torch.tensor([ids], device=like.device)}
+    if cutting.way == "anyres":  # all tiles of a picture together, and how large it was
+        sizes = torch.tensor([[image.height, image.width]], device=like.device)
+        inputs |= {"pixel_values": pixels[None], "image_sizes": sizes}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     written = reference.generate(**inputs, max_new_tokens=60, do_sample=False)
     answer_ids = written[0, len(ids) :].tolist()
