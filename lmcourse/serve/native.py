@@ -1,7 +1,8 @@
 """LMDeploy's own endpoints: /v1/encode, and /v1/chat/interactive, where the server remembers the conversation.
 
 A session is its messages and nothing else: the engine keeps no state between turns, so a session that is not asked
-costs some text. The oldest unused is forgotten when there are too many.
+costs some text. The oldest unused is forgotten when there are too many. Each key has numbers of its own: nobody goes on
+with somebody else's conversation.
 
 Lesson: 5 (who remembers the conversation)
 """
@@ -20,6 +21,7 @@ from starlette.responses import Response
 
 from lmcourse.errors import ConfigError
 from lmcourse.serve.answers import Answers, Total
+from lmcourse.serve.class_quotas import ACCOUNT
 from lmcourse.serve.errors import ANSWERS, LEFT, REFUSALS
 from lmcourse.serve.schema import EncodeAnswer, EncodeRequest, InteractiveAnswer, InteractiveRequest
 from lmcourse.serve.service import Service
@@ -27,6 +29,8 @@ from lmcourse.serve.streaming import EventStream, json_answer, while_connected
 from lmcourse.text.template import Message
 
 __all__ = ["native_routes"]
+
+SessionName = tuple[object, int]  # the account of whoever asks, and the number given
 
 
 def native_routes(service: Service) -> APIRouter:
@@ -69,38 +73,38 @@ class _Session:
 
 
 class _Sessions:
-    """The conversations that are remembered, by number."""
+    """The conversations that are remembered, by whose they are and their number."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._by_id: OrderedDict[int, _Session] = OrderedDict()
+        self._by_name: OrderedDict[SessionName, _Session] = OrderedDict()
 
-    def open(self, session_id: int) -> _Session:
-        """The session of that number; one that is asked for the first time is new, -1 always is."""
-        if session_id < 0:
+    def open(self, name: SessionName) -> _Session:
+        """The session of that name; one that is asked for the first time is new, number -1 always is."""
+        if name[1] < 0:
             return _Session()
-        session = self._by_id.setdefault(session_id, _Session())
-        self._by_id.move_to_end(session_id)
-        while len(self._by_id) > self._most:
-            self._by_id.popitem(last=False)
+        session = self._by_name.setdefault(name, _Session())
+        self._by_name.move_to_end(name)
+        while len(self._by_name) > self._most:
+            self._by_name.popitem(last=False)
         return session
 
-    def forget(self, session_id: int) -> None:
+    def forget(self, name: SessionName) -> None:
         """End a session and its running answer."""
-        session = self._by_id.pop(session_id, None)
+        session = self._by_name.pop(name, None)
         if session is not None and session.answers is not None:
             session.answers.close()
 
 
 async def _turn(service: Service, sessions: _Sessions, body: InteractiveRequest) -> Response:
     ends = body.request_output_len == 0
+    name = (ACCOUNT.get(), body.session_id)
     if body.cancel or (ends and not body.interactive_mode):
-        sessions.forget(body.session_id)
+        sessions.forget(name)
         return json_answer(_piece("", 0, 0, 0, "stop"))
     if ends:
         raise ConfigError("request_output_len 0 ends a session", expected="1 or more", where="request_output_len")
-    session = sessions.open(body.session_id)
-    turn = _Turn(sessions, session, body)
+    turn = _Turn(sessions, name, body)
     answers = await turn.start(service)
     if body.stream:
         return EventStream(turn.events(answers), answers.close)
@@ -116,8 +120,9 @@ def _piece(text: str, tokens: int, inputs: int, history: int, reason: str | None
 class _Turn:
     """One question and its answer, which become part of the session when the answer ends, however it ends."""
 
-    def __init__(self, sessions: _Sessions, session: _Session, body: InteractiveRequest) -> None:
-        self._sessions, self._session, self._body = sessions, session, body
+    def __init__(self, sessions: _Sessions, name: SessionName, body: InteractiveRequest) -> None:
+        self._sessions, self._name, self._body = sessions, name, body
+        self._session = sessions.open(name)
         self._new = _messages(body.prompt)
         self._prompt_len = 0
 
@@ -149,7 +154,7 @@ class _Turn:
         if self._session.answers is answers:
             self._session.answers = None
         if not self._body.interactive_mode:
-            self._sessions.forget(self._body.session_id)
+            self._sessions.forget(self._name)
         elif total.text or total.finish_reason is not None:
             self._session.messages += [*self._new, {"role": "assistant", "content": total.text}]
             self._session.num_tokens = self._prompt_len + total.num_tokens

@@ -108,3 +108,20 @@ def test_server_gives_the_place_back_when_the_reader_leaves(pipe):
                 if http.post("/v1/completions", json=short).status_code == 200:
                     return
             pytest.fail("the place was never given back")
+
+
+def test_server_keeps_conversations_of_one_number_apart(pipe):
+    students = tuple(Student(name, f"sk-{name}", Quota()) for name in ("Ada", "Ben"))
+    body = {"session_id": 7, "interactive_mode": True, "request_output_len": 4}
+    with running(make_app(pipe, ServerSettings(students=students))) as server, httpx.Client(base_url=server.url) as web:
+
+        def ask(student, prompt):
+            key = {"Authorization": f"Bearer {student.key}"}
+            answer = web.post("/v1/chat/interactive", json={**body, "prompt": prompt}, headers=key)
+            return answer.json()["history_tokens"]
+
+        ada, ben = students
+        assert ask(ada, "My secret is 7310.") == 0
+        assert ask(ben, "What is my secret?") == 0
+        assert ask(ada, "What is my secret?") > 0
+        assert ask(ben, "And now?") > 0
