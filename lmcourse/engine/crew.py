@@ -43,6 +43,7 @@ from lmcourse.layers import GroupRanks, join_peers
 __all__ = ["Crew", "Meeting", "join", "meet_under_torchrun", "start_crew"]
 
 _FOREVER = timedelta(days=300)  # a crew may be idle as long as its notebook is open
+_STEP = timedelta(minutes=5)  # but in a step, and while weights are read, nobody waits longer for another
 _ARRIVAL_SECONDS, _LEAVING_SECONDS, _NOTICE_SECONDS = 120.0, 5.0, 2.0
 _MEMBER = "from lmcourse.engine.crew_member import main; raise SystemExit(main())"
 _FRAME = 1 << 14  # bytes of a message that fit into one broadcast; longer ones take a second
@@ -174,7 +175,7 @@ def join(meeting: Meeting, device: torch.device) -> Crew:
         options = ProcessGroupNCCL.Options()
         group: Any = ProcessGroupNCCL(PrefixStore("data", meeting.store), meeting.rank, meeting.size, options)
     else:
-        group = ProcessGroupGloo(PrefixStore("data", meeting.store), meeting.rank, meeting.size, _FOREVER)
+        group = ProcessGroupGloo(PrefixStore("data", meeting.store), meeting.rank, meeting.size, _STEP)
     return Crew(join_peers(GroupRanks(group, place), PrefixStore("peers", meeting.store)), line)
 
 

@@ -194,22 +194,6 @@ def stop(service: Service) -> None:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def kill_a_rank(service: Service, offline: Offline, measured: dict) -> None:
-    """A worker of a replica that is spread over two processes: the whole replica is replaced."""
-    victim, other = service.replica_pids()
-    (rank,) = pids_of("crew_member", parent=victim)
-    told = ask_together(service.url, list(offline), NUM_TOKENS, lambda: os.kill(rank, signal.SIGKILL), num_whole=10)
-    expect_all(told, offline)
-    num_cut = gauge(service, "lmcourse_answers_cut_total")
-    assert num_cut > 0
-    deadline = time.monotonic() + 90
-    while victim in service.replica_pids() or len(service.replica_pids()) < 2:
-        assert time.monotonic() < deadline, "the replica was not replaced"
-        time.sleep(0.2)
-    assert other in service.replica_pids()
-    measured["rank_killed_tp_2"] = {"answers": len(told), "answers_lost": 0, "answers_cut_and_resumed": int(num_cut)}
-
-
 @pytest.mark.soak
 def test_replicas_lose_no_request_whoever_is_killed(offline, measured) -> None:
     began = time.monotonic()
@@ -222,5 +206,3 @@ def test_replicas_lose_no_request_whoever_is_killed(offline, measured) -> None:
         kill_the_front(service, offline, measured)
         restart_all(service, offline, measured)
         stop(service)
-    with serving("--tp", "2") as service:
-        kill_a_rank(service, offline, measured)
