@@ -17,17 +17,15 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).parent))
 
-from deepseek_vl_cases import EVEN, IMAGE_ID, KINDS, VOCAB, TinyDeepseekVl, make
+from deepseek_vl_cases import EVEN, IMAGE_ID, KINDS, TinyDeepseekVl, make
+from picture_runs import NUM_NEW, make_prompt, open_engine, run
 
-from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
-from lmcourse.engine import Engine
+from lmcourse import TurbomindEngineConfig, pipeline
 from lmcourse.errors import CheckpointError
-from lmcourse.text.pictures import PicturedIds, Piece
+from lmcourse.text.pictures import PicturedIds
 from lmcourse.vision import load_encoder
 
 SIZES = ((1, 1), (3000, 20), (1920, 1080), (90, 160), (64, 64))
-NUM_NEW = 3
-ALL = GenerationConfig(max_new_tokens=NUM_NEW, ignore_eos=True, logprobs=VOCAB)
 CPU = torch.device("cpu")
 
 
@@ -43,36 +41,6 @@ def tinies(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyDeep
         return made[kind]
 
     return get
-
-
-def open_engine(folder: Path, **settings) -> Engine:
-    usual = {"session_len": 200, "cache_block_seq_len": 16}
-    return Engine.from_folder(folder, TurbomindEngineConfig(**usual | settings))
-
-
-def make_prompt(engine: Engine, parts: list) -> PicturedIds:
-    """Ids and pictures → a prompt."""
-    ids, pieces = [], []
-    for part in parts:
-        if isinstance(part, int):
-            ids.append(part)
-        else:
-            picture = engine.encoder.prepare(part)
-            pieces.append(Piece(len(ids), picture))
-            ids += [engine.encoder.placeholder_id] * picture.num_tokens
-    return PicturedIds(ids, pieces)
-
-
-def run(engine: Engine, prompts: list[PicturedIds]) -> list[tuple[list[int], Tensor]]:
-    """Per prompt: the tokens chosen, and the log probabilities of all tokens at each."""
-    order = [engine.add(prompt, ALL) for prompt in prompts]
-    tokens, reports = {i: [] for i in order}, {i: [] for i in order}
-    while engine.has_work:
-        for output in engine.step():
-            tokens[output.request_id] += output.token_ids
-            reports[output.request_id] += output.logprobs or []
-        engine.check()
-    return [(tokens[i], torch.tensor([[report[n] for n in range(VOCAB)] for report in reports[i]])) for i in order]
 
 
 def mixed_parts(draw) -> list[list]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
+sys.path.append(str(Path(__file__).parent))
+
+from picture_runs import open_engine, run
+
+from lmcourse import TurbomindEngineConfig, pipeline
 from lmcourse.engine import Engine
 from lmcourse.errors import CheckpointError, UnsupportedModelError
 from lmcourse.models import convert, load_spec
@@ -26,12 +31,10 @@ from lmcourse.vision.tiles import cut
 SIZES = ((1, 1), (3000, 20), (1920, 1080), (90, 160), (28, 28))
 KINDS = ("1.5-hf", "1.5-liuhaotian", "1.6-hf", "1.6-liuhaotian")
 VOCAB, IMAGE_ID = 300, 299
-ALL = GenerationConfig(max_new_tokens=3, ignore_eos=True, logprobs=VOCAB)
 
 
-def open_engine(folder: Path, **settings) -> Engine:
-    usual = {"session_len": 500, "cache_block_seq_len": 16}
-    return Engine.from_folder(folder, TurbomindEngineConfig(**usual | settings))
+def open_llava(folder: Path, **settings):
+    return open_engine(folder, **{"session_len": 500} | settings)
 
 
 def make_prompt(engine: Engine, *parts) -> PicturedIds:
@@ -45,18 +48,6 @@ def make_prompt(engine: Engine, *parts) -> PicturedIds:
             pieces.append(Piece(len(ids), picture))
             ids += [0] * picture.num_tokens
     return PicturedIds(ids, pieces)
-
-
-def run(engine: Engine, prompts: list) -> list[tuple[list[int], Tensor]]:
-    """Per prompt: the tokens chosen, and the log probabilities of all tokens at each."""
-    order = [engine.add(prompt, ALL) for prompt in prompts]
-    tokens, reports = {i: [] for i in order}, {i: [] for i in order}
-    while engine.has_work:
-        for output in engine.step():
-            tokens[output.request_id] += output.token_ids
-            reports[output.request_id] += output.logprobs or []
-        engine.check()
-    return [(tokens[i], torch.tensor([[report[n] for n in range(VOCAB)] for report in reports[i]])) for i in order]
 
 
 def expect(llava, prompt: list[int], pictures: list, answer: tuple[list[int], Tensor]) -> None:
@@ -92,7 +83,7 @@ def test_logits_are_those_of_transformers(llavas, draw, kind) -> None:
     """Odd sizes, several pictures in a prompt, texts beside them in the batch."""
     llava = llavas[kind]
     one, *others = (draw(*size) for size in SIZES)
-    with open_engine(llava.folder) as engine:
+    with open_llava(llava.folder) as engine:
         shown = [[one], others[:1], others[1:2], others[2:4], [], [others[3], one, others[3]]]
         prompts = [make_prompt(engine, [1, 40 + n], *pictures, [50, 60 + n]) for n, pictures in enumerate(shown)]
         for pictures, prompt, answer in zip(shown, prompts, run(engine, prompts), strict=True):
@@ -103,9 +94,9 @@ def test_logits_are_those_of_transformers(llavas, draw, kind) -> None:
 def test_chunks_and_preemption_change_nothing(llavas, draw, settings) -> None:
     llava = llavas["1.6-hf"]
     pictures = [draw(60, 40), draw(30, 90), draw(60, 40)]
-    with open_engine(llava.folder) as engine:
+    with open_llava(llava.folder) as engine:
         wanted = run(engine, [make_prompt(engine, [1, 5 + n], p, [9, 8, 7]) for n, p in enumerate(pictures)])
-    with open_engine(llava.folder, **settings) as engine:
+    with open_llava(llava.folder, **settings) as engine:
         found = run(engine, [make_prompt(engine, [1, 5 + n], p, [9, 8, 7]) for n, p in enumerate(pictures)])
     for (tokens, report), (same_tokens, same_report) in zip(wanted, found, strict=True):
         assert tokens == same_tokens
@@ -115,7 +106,7 @@ def test_chunks_and_preemption_change_nothing(llavas, draw, settings) -> None:
 def test_prefix_cache_tells_pictures_apart(llavas, draw) -> None:
     llava = llavas["1.5-hf"]
     one, other = draw(40, 40), draw(40, 40)
-    with open_engine(llava.folder, enable_prefix_caching=True) as engine:
+    with open_llava(llava.folder, enable_prefix_caching=True) as engine:
         for picture in (one, other, one):
             prompt = make_prompt(engine, [1] * 4, picture, list(range(20, 50)))
             expect(llava, prompt, [picture], run(engine, [prompt])[0])
@@ -124,7 +115,7 @@ def test_prefix_cache_tells_pictures_apart(llavas, draw) -> None:
 
 def test_features_are_kept_for_the_next_turn(llavas, draw) -> None:
     picture = draw(50, 70)
-    with open_engine(llavas["1.6-hf"].folder) as engine:
+    with open_llava(llavas["1.6-hf"].folder) as engine:
         run(engine, [make_prompt(engine, [1], picture, [5])])
         run(engine, [make_prompt(engine, [1], picture, [5, 6, 7]), make_prompt(engine, [1], picture, [9])])
         assert engine._runner.features.num_encoded == 1
@@ -162,7 +153,7 @@ def test_language_part_in_four_bits_keeps_its_eyes(llavas, draw, tmp_path, kind)
     assert {name.replace("weight", "qweight") for name in matrices} <= names
     if kind == "1.5-liuhaotian":
         (tmp_path / "small" / "tower").symlink_to(llava.folder / "tower")
-    with open_engine(tmp_path / "small") as engine:
+    with open_llava(tmp_path / "small") as engine:
         prompt = make_prompt(engine, [1, 7], picture, [9, 8])
         _, found = run(engine, [prompt])[0]
         marked = [IMAGE_ID if token == 0 else token for token in prompt]

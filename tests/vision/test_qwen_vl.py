@@ -13,8 +13,9 @@ from torch import Tensor
 sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parents[1] / "references")])
 
 import reference_qwen_vl
+from picture_runs import NUM_NEW, open_engine, run_parts
 from qwen_vl_cases import VISUAL, qwen_vl, tiktoken_file, with_marks
-from test_xcomposer import NUM_NEW, change, mixed_prompts, open_engine, random_ids, run
+from test_xcomposer import change, mixed_prompts, random_ids
 from xcomposer_cases import Tiny
 
 from lmcourse import TurbomindEngineConfig, pipeline
@@ -72,8 +73,8 @@ def test_logits_are_the_references(tiny, draw, tmp_path) -> None:
     prompts = mixed_prompts(draw)
     with open_engine(tiny.write(tmp_path / "model")) as engine:
         for prompt in prompts:
-            expect(tiny, prompt, run(engine, [prompt])[0])
-        for prompt, answer in zip(prompts, run(engine, prompts), strict=True):
+            expect(tiny, prompt, run_parts(engine, [prompt])[0])
+        for prompt, answer in zip(prompts, run_parts(engine, prompts), strict=True):
             expect(tiny, prompt, answer)
 
 
@@ -90,7 +91,7 @@ def test_chunks_preemption_and_prefixes_change_nothing(draw, tmp_path, seed, set
     tiny, prompts, caches = qwen_vl(), mixed_prompts(draw), bool(settings.get("enable_prefix_caching"))
     with open_engine(tiny.write(tmp_path / "model"), **settings) as engine:
         for _ in range(1 + caches):
-            for prompt, answer in zip(prompts, run(engine, prompts), strict=True):
+            for prompt, answer in zip(prompts, run_parts(engine, prompts), strict=True):
                 expect(tiny, prompt, answer)
         hits = engine.stats().num_hit_tokens
     assert (hits > 0) == caches
@@ -102,7 +103,7 @@ def test_prompts_beyond_the_training_length_see_too(draw, tmp_path, seed, settin
     tiny = change(qwen_vl(), seq_length=16, max_position_embeddings=64)
     prompt = [*random_ids(3), draw(30, 40), *random_ids(9), draw(20, 20), *random_ids(14)]
     with open_engine(tiny.write(tmp_path / "model"), **settings) as engine:
-        _, found = run(engine, [prompt])[0]
+        _, found = run_parts(engine, [prompt])[0]
     wanted = reference_qwen_vl.logits(tiny.config, tiny.tensors, prompt)[-1].log_softmax(-1)
     torch.testing.assert_close(found[0].double(), wanted, rtol=0, atol=1e-4)
 
@@ -191,7 +192,7 @@ def test_text_only_qwen_has_no_eyes(tmp_path, seed) -> None:
     tensors = {name: tensor for name, tensor in tiny.tensors.items() if not name.startswith(VISUAL)}
     with open_engine(tiny._replace(config=config, tensors=tensors).write(tmp_path / "model")) as engine:
         assert engine.encoder is None
-        expect(tiny, prompt := random_ids(9), run(engine, [prompt])[0])
+        expect(tiny, prompt := random_ids(9), run_parts(engine, [prompt])[0])
 
 
 def test_language_part_in_four_bits(draw, tmp_path, seed) -> None:
@@ -211,7 +212,7 @@ def test_language_part_in_four_bits(draw, tmp_path, seed) -> None:
     prompt = [*random_ids(4), draw(40, 25), *random_ids(5)]
     wanted = reference_qwen_vl.logits(tiny.config, tiny.tensors, prompt)[-1].log_softmax(-1)
     with open_engine(tmp_path / "small") as engine:
-        _, found = run(engine, [prompt])[0]
+        _, found = run_parts(engine, [prompt])[0]
         assert engine.weight_format == "awq"
     assert torch.corrcoef(torch.stack([found[0].double(), wanted]))[0, 1] > 0.9
 
@@ -224,7 +225,7 @@ def test_cuda_is_as_near_as_its_dtype_can_be(dtype, share, draw, tmp_path, seed)
     tiny = qwen_vl(inner=320)
     folder, prompts = tiny.write(tmp_path / "model"), mixed_prompts(draw)
     with open_engine(folder, dtype=dtype, max_prefill_token_num=64) as engine:
-        answers = run(engine, prompts)
+        answers = run_parts(engine, prompts)
     for parts, (tokens, found) in zip(prompts, answers, strict=True):
         logits = reference_qwen_vl.logits(tiny.config, tiny.tensors, [*parts, *tokens[:-1]])[-NUM_NEW:]
         wanted = logits.log_softmax(-1)

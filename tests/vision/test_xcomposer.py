@@ -14,57 +14,24 @@ from torch import Tensor
 
 sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parents[1] / "references")])
 
+from picture_runs import NUM_NEW, open_engine, run_parts
 from xcomposer_cases import TINIES, VOCAB, Tiny, xcomposer, xcomposer2
 
-from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
+from lmcourse import TurbomindEngineConfig, pipeline
 from lmcourse.bundled import dummy_path
-from lmcourse.engine import Engine
 from lmcourse.errors import CheckpointError, LmcourseError
 from lmcourse.models import Checkpoint, read_json
-from lmcourse.text.pictures import PicturedIds, Piece
 from lmcourse.vision import load_encoder
 from lmcourse.vision.llava import LlavaEyes
 from lmcourse.vision.xcomposer import drawn_xcomposer
 from lmcourse.vision.xcomposer2 import read_xcomposer2
 
-NUM_NEW = 3
-ALL = GenerationConfig(max_new_tokens=NUM_NEW, ignore_eos=True, logprobs=VOCAB)
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(params=TINIES)
 def tiny(request, seed) -> Tiny:
     return TINIES[request.param]()
-
-
-def open_engine(folder: Path, **settings) -> Engine:
-    usual = {"session_len": 200, "cache_block_seq_len": 16}
-    return Engine.from_folder(folder, TurbomindEngineConfig(**usual | settings))
-
-
-def make_prompt(engine: Engine, parts: list) -> PicturedIds:
-    """Ids and pictures → a prompt."""
-    ids, pieces = [], []
-    for part in parts:
-        if isinstance(part, int):
-            ids.append(part)
-        else:
-            picture = engine.encoder.prepare(part)
-            pieces.append(Piece(len(ids), picture))
-            ids += [engine.encoder.placeholder_id] * picture.num_tokens
-    return PicturedIds(ids, pieces)
-
-
-def run(engine: Engine, prompts: list[list]) -> list[tuple[list[int], Tensor]]:
-    """Per prompt: the tokens chosen, and the log probabilities of all tokens at each."""
-    order = [engine.add(make_prompt(engine, parts), ALL) for parts in prompts]
-    tokens, reports = {i: [] for i in order}, {i: [] for i in order}
-    while engine.has_work:
-        for output in engine.step():
-            tokens[output.request_id] += output.token_ids
-            reports[output.request_id] += output.logprobs or []
-        engine.check()
-    return [(tokens[i], torch.tensor([[report[n] for n in range(VOCAB)] for report in reports[i]])) for i in order]
 
 
 def expect(tiny: Tiny, parts: list, answer: tuple[list[int], Tensor]) -> None:
@@ -118,8 +85,8 @@ def test_logits_are_the_references(tiny, draw, tmp_path) -> None:
     prompts = mixed_prompts(draw)
     with open_engine(tiny.write(tmp_path / "model")) as engine:
         for prompt in prompts:
-            expect(tiny, prompt, run(engine, [prompt])[0])
-        for prompt, answer in zip(prompts, run(engine, prompts), strict=True):
+            expect(tiny, prompt, run_parts(engine, [prompt])[0])
+        for prompt, answer in zip(prompts, run_parts(engine, prompts), strict=True):
             expect(tiny, prompt, answer)
 
 
@@ -137,7 +104,7 @@ def test_chunks_preemption_and_prefixes_change_nothing(tiny, draw, tmp_path, set
     prompts, caches = mixed_prompts(draw)[:most], bool(settings.get("enable_prefix_caching"))
     with open_engine(tiny.write(tmp_path / "model"), **settings) as engine:
         for _ in range(1 + caches):
-            for prompt, answer in zip(prompts, run(engine, prompts), strict=True):
+            for prompt, answer in zip(prompts, run_parts(engine, prompts), strict=True):
                 expect(tiny, prompt, answer)
         hits = engine.stats().num_hit_tokens
     assert (hits > 0) == caches
@@ -147,8 +114,8 @@ def test_a_token_without_a_picture_takes_nothing_from_its_neighbours_low_rank_pa
     """Version 2 without pictures is InternLM2; the other half of the batch has pictures."""
     tiny, plain = xcomposer2(), random_ids(13)
     with open_engine(tiny.write(tmp_path / "model")) as engine:
-        alone = run(engine, [plain])[0][1]
-        beside = run(engine, [[draw(30, 30), 5], plain, [4, draw(20, 50), 6]])[1][1]
+        alone = run_parts(engine, [plain])[0][1]
+        beside = run_parts(engine, [[draw(30, 30), 5], plain, [4, draw(20, 50), 6]])[1][1]
     torch.testing.assert_close(beside, alone, rtol=0, atol=2e-5)
 
 
@@ -156,7 +123,7 @@ def test_positions_of_another_grid_are_stretched(draw, tmp_path, seed) -> None:
     tiny = xcomposer2(stored_grid=2)
     with open_engine(tiny.write(tmp_path / "model")) as engine:
         prompt = [3, draw(50, 40), 9]
-        expect(tiny, prompt, run(engine, [prompt])[0])
+        expect(tiny, prompt, run_parts(engine, [prompt])[0])
 
 
 def test_scales_folded_into_a_layer_change_no_logits(draw, tmp_path, seed) -> None:
@@ -195,7 +162,7 @@ def test_language_part_in_four_bits(tiny, draw, tmp_path) -> None:
     reference = importlib.import_module(f"reference_{tiny.truth}")
     wanted = reference.logits(tiny.config, tiny.tensors, prompt, **tiny.shape)[-1].log_softmax(-1)
     with open_engine(tmp_path / "small") as engine:
-        _, found = run(engine, [prompt])[0]
+        _, found = run_parts(engine, [prompt])[0]
         assert engine.weight_format == "awq"
     assert torch.corrcoef(torch.stack([found[0].double(), wanted]))[0, 1] > 0.9
 
@@ -293,7 +260,7 @@ def test_cuda_is_as_near_as_its_dtype_can_be(kind, dtype, share, draw, tmp_path,
     folder, prompts = tiny.write(tmp_path / "model"), mixed_prompts(draw)
     reference = importlib.import_module(f"reference_{tiny.truth}")
     with open_engine(folder, dtype=dtype, max_prefill_token_num=64) as engine:
-        answers = run(engine, prompts)
+        answers = run_parts(engine, prompts)
     for parts, (tokens, found) in zip(prompts, answers, strict=True):
         logits = reference.logits(tiny.config, tiny.tensors, [*parts, *tokens[:-1]], **tiny.shape)[-NUM_NEW:]
         wanted = logits.log_softmax(-1)
@@ -324,6 +291,6 @@ def test_random_workloads_say_what_each_request_says_alone(kind, draw, tmp_path,
                 "enable_prefix_caching": chance.random() < 0.5,
             }  # fmt: skip
             with open_engine(folder, **settings) as engine:
-                found = run(engine, [*prompts, *prompts[:2]])
+                found = run_parts(engine, [*prompts, *prompts[:2]])
             for parts, (_, report) in zip([*prompts, *prompts[:2]], found, strict=True):
-                torch.testing.assert_close(report, run(alone, [parts])[0][1], rtol=0, atol=1e-4)
+                torch.testing.assert_close(report, run_parts(alone, [parts])[0][1], rtol=0, atol=1e-4)
