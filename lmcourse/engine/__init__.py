@@ -19,7 +19,8 @@ Answer, StepOutput      answer.py      what it has said
 Intake, Entry           intake.py      checks at the door
 Event, EventLog         events.py      what happened, for the lessons
 Steps                   steps.py       launch one step while another runs
-Engine, EngineStats     engine.py      the loop around all of it
+Engine                  engine.py      the loop around all of it
+EngineStats, AccountLoad stats.py      its sizes and load, by account too
 Dispatcher              dispatcher.py  one engine, many callers
 Quarantine              quarantine.py  which request breaks the step?
 AsyncEngine             async_engine.py  the same for asyncio, on a thread of its own
@@ -42,12 +43,13 @@ from lmcourse.engine.runner import ModelRunner
 from lmcourse.engine.sampler import Sampled, sample
 from lmcourse.engine.sampling import SamplingRule, TokenMask
 from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
-from lmcourse.engine.stats import EngineStats
+from lmcourse.engine.stats import AccountLoad, EngineStats
 from lmcourse.engine.steps import Steps
 from lmcourse.engine.stops import StopRule, StopStrings
 from lmcourse.engine.token_stream import Order, TokenStream
 
 __all__ = [
+    "AccountLoad",
     "Answer",
     "AsyncEngine",
     "Batch",

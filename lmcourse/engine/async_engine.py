@@ -18,7 +18,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -27,6 +27,7 @@ from lmcourse.config import GenerationConfig
 from lmcourse.engine.answer import StepOutput
 from lmcourse.engine.courier import Courier
 from lmcourse.engine.dispatcher import Dispatcher
+from lmcourse.engine.stats import AccountLoad
 from lmcourse.engine.token_stream import Order, TokenStream
 from lmcourse.errors import EngineClosedError
 
@@ -72,9 +73,10 @@ class AsyncEngine:
         *,
         stop_ids: frozenset[int] = frozenset(),
         mask: TokenMask | None = None,
+        account: str | None = None,
     ) -> AsyncIterator[StepOutput]:
         """The answer as it comes. What is wrong with the prompt is raised by the first step of the iteration."""
-        with self.start(Order(prompt_ids, gen or GenerationConfig(), stop_ids, mask)) as stream:
+        with self.start(Order(prompt_ids, gen or GenerationConfig(), stop_ids, mask, account)) as stream:
             async for output in stream:
                 yield output
 
@@ -101,6 +103,14 @@ class AsyncEngine:
         """The engine's present load and sums; what is still in the inbox counts as waiting."""
         stats = self.engine.stats()
         return dataclasses.replace(stats, num_waiting=stats.num_waiting + len(self._inbox))
+
+    def loads(self) -> dict[str | None, AccountLoad]:
+        """What each account has in the engine; what is still in the inbox waits."""
+        loads = self.engine.loads()
+        for account, count in Counter(stream.order.account for stream in tuple(self._inbox)).items():
+            load = loads.get(account, AccountLoad())
+            loads[account] = dataclasses.replace(load, num_waiting=load.num_waiting + count)
+        return loads
 
     async def aclose(self, grace_seconds: float = 0.0) -> None:
         """Take no new requests, finish what ends within the grace, hand out the rest as it is (reason 'abort').
@@ -165,7 +175,9 @@ class AsyncEngine:
             if stream.ended:
                 continue
             try:
-                request_id = self._dispatcher.add(order.prompt_ids, order.gen, order.stop_ids, self._box, order.mask)
+                request_id = self._dispatcher.add(
+                    order.prompt_ids, order.gen, order.stop_ids, self._box, order.mask, order.account
+                )
             except Exception as error:
                 _post(stream.loop, partial(stream.receive, [], error))
                 continue

@@ -92,10 +92,11 @@ class Dispatcher:
         stop_ids: frozenset[int],
         box: deque[StepOutput],
         mask: TokenMask | None = None,
+        account: str | None = None,
     ) -> int:
         """Queue a request and return its id; its outputs go into the box."""
         with self._lock:
-            request_id = self._engine.add(prompt_ids, gen, stop_ids=stop_ids, mask=mask)
+            request_id = self._engine.add(prompt_ids, gen, stop_ids=stop_ids, mask=mask, account=account)
             self._boxes[request_id] = box
             return request_id
 

@@ -38,7 +38,7 @@ from lmcourse.engine.runner import StepRunner, name_weight_format
 from lmcourse.engine.sampling import TokenMask
 from lmcourse.engine.scheduler import Scheduler
 from lmcourse.engine.settings import check_alone, choose_device, choose_dtype
-from lmcourse.engine.stats import EngineStats
+from lmcourse.engine.stats import AccountLoad, EngineStats, count_loads
 from lmcourse.engine.steps import Steps
 from lmcourse.errors import EngineClosedError, PromptError
 from lmcourse.layers import ALONE
@@ -130,15 +130,18 @@ class Engine:
         *,
         stop_ids: frozenset[int] = frozenset(),
         mask: TokenMask | None = None,
+        account: str | None = None,
     ) -> int:
         """Queue a prompt and return its request id. `gen.n` is the caller's business: one add, one answer.
 
         stop_ids are the chat template's; a mask limits each token to what it allows; PicturedIds bring pictures along.
+        account: whose request it is (`loads` counts by it); None: nobody's in particular.
         Raises PromptError for a prompt that is empty, too long or outside the vocabulary, ConfigError for settings that
         this model cannot honour.
         """
         self._require_open()
-        entry = self._intake.make_entry(self._next_id, prompt_ids, gen or GenerationConfig(), stop_ids, mask)
+        gen = gen or GenerationConfig()
+        entry = self._intake.make_entry(self._next_id, prompt_ids, gen, stop_ids, mask, account)
         self._scheduler.check_fits(entry.request)
         self._reporter.added(entry.request)
         with self._consistent():
@@ -225,6 +228,10 @@ class Engine:
             num_hit_tokens=self._scheduler.num_hit_tokens,
             num_spare_blocks=runner.kv.num_blocks - blocks.num_blocks,
         )
+
+    def loads(self) -> dict[str | None, AccountLoad]:
+        """What each account has in the engine now; safe to ask from any thread."""
+        return count_loads((*self._scheduler.running, *self._scheduler.waiting))
 
     def check(self) -> None:
         """Raise AssertionError unless requests, queues, blocks and answers agree."""

@@ -52,6 +52,7 @@ class Intake:
         gen: GenerationConfig,
         stop_ids: frozenset[int],
         mask: TokenMask | None = None,
+        account: str | None = None,
     ) -> Entry:
         """`stop_ids` are those of the chat template; like the model's own they do not count under ignore_eos."""
         pieces = prompt_ids.pieces if isinstance(prompt_ids, PicturedIds) else ()
@@ -64,7 +65,8 @@ class Intake:
             raise ConfigError("bad_words leave no token to generate", expected="fewer bad_words", where="bad_words")
         stream = TextStream(self._tokenizer, gen.skip_special_tokens) if self._tokenizer else None
         most = len(prompt) + stops.max_new_tokens
-        request = Request(request_id, prompt, most, self._identify(prompt, pieces), needs_host=sampling.needs_host)
+        identity = self._identify(prompt, pieces)
+        request = Request(request_id, prompt, most, identity, needs_host=sampling.needs_host, account=account)
         return Entry(request, sampling, Answer(request_id, stops, stream), pieces)
 
     def _identify(self, prompt: Sequence[int], pieces: Iterable[Piece]) -> dict[int, bytes]:

@@ -44,12 +44,13 @@ class Request:
         identity: Mapping[int, bytes] | None = None,
         *,
         needs_host: bool = False,
+        account: str | None = None,
     ) -> None:
         """`max_tokens` counts prompt and output; the last token is never computed and takes no room in the cache.
 
         identity: what keys and values depend on besides token ids, at the position where it begins: the hash of an
         image whose placeholder tokens stand there, a rotary scaling at position 0. needs_host: the host must know every
-        token before the next can be computed.
+        token before the next can be computed. account: whose request it is; None: nobody's in particular.
         """
         self.request_id = request_id
         self.token_ids = list(prompt_ids)
@@ -57,6 +58,7 @@ class Request:
         self.max_tokens = max_tokens
         self.distinct_ids = set(self.token_ids)  # what a repetition penalty looks at
         self.needs_host = needs_host
+        self.account = account
         self.num_computed = 0
         self.num_pending = 0  # sampled, or about to be, by a step whose results the host has not seen
         self.blocks: list[int] = []

@@ -32,6 +32,7 @@ class Order:
     gen: GenerationConfig
     stop_ids: frozenset[int] = frozenset()
     mask: TokenMask | None = None
+    account: str | None = None  # whose request it is; None: nobody's in particular
 
 
 class TokenStream:

@@ -28,6 +28,7 @@ class Account:
 
     def __init__(self, student: Student, clock: Callable[[], float] = time.monotonic) -> None:
         self.student, self._clock = student, clock
+        self.name: str | None = student.name
         self.num_open = 0  # answers that are being made or wait
         self.num_tokens = 0
         self._charges: deque[tuple[float, int]] = deque()  # second, tokens in it; not older than an hour
@@ -89,6 +90,8 @@ class Account:
 
 class NoAccount:
     """Of somebody who is in no class: nothing is counted, nothing refused."""
+
+    name: str | None = None
 
     def open(self, count: int) -> None:
         """Always."""

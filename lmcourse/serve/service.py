@@ -97,8 +97,9 @@ class Service:
         try:
             for ids in prompts:
                 for index in range(n):
-                    order = Order(ids, self.pipe.with_stops(gen, index), self.pipe.stop_ids, make_mask and make_mask())
-                    streams.append(self.engine.start(order))
+                    mask = make_mask and make_mask()
+                    own = self.pipe.with_stops(gen, index)
+                    streams.append(self.engine.start(Order(ids, own, self.pipe.stop_ids, mask, account.name)))
             for stream in streams:
                 await stream.accepted()
         except BaseException:

@@ -209,3 +209,27 @@ def test_closed_engine_fails_its_readers_instead_of_hanging() -> None:
         await served.aclose()
 
     asyncio.run(main())
+
+
+def test_loads_counts_what_each_account_has(engine, rng) -> None:
+    gen = GenerationConfig(max_new_tokens=40, ignore_eos=True)
+
+    async def scenario() -> None:
+        served = AsyncEngine(engine)
+        orders = [Order([5] * 70, gen, account=name) for name in ["Ada"] * 7 + ["Ben"] * 3 + [None]]
+        streams = [served.start(order) for order in orders]
+        assert sum(load.num_waiting + load.num_running for load in served.loads().values()) == 11
+        await streams[7].__anext__()
+        loads = served.loads()
+        assert {name: load.num_running + load.num_waiting for name, load in loads.items()} == {
+            "Ada": 7, "Ben": 3, None: 1,
+        }  # fmt: skip
+        assert (loads["Ada"].num_running, loads["Ben"].num_running) == (7, 1)
+        assert loads["Ada"].num_blocks == 14
+        assert loads["Ben"].num_tokens >= 3 * 70 + 1
+        for stream in streams:
+            stream.close()
+        await served.aclose()
+        assert served.loads() == {}
+
+    asyncio.run(scenario())

@@ -125,3 +125,15 @@ def test_server_keeps_conversations_of_one_number_apart(pipe):
         assert ask(ben, "What is my secret?") == 0
         assert ask(ada, "What is my secret?") > 0
         assert ask(ben, "And now?") > 0
+
+
+def test_server_tells_the_engine_whose_request_it_is(pipe):
+    ben = Student("Ben", "sk-ben", Quota())
+    settings = ServerSettings(api_keys=("sk-teacher",), students=(ben,), grace_seconds=2)
+    body = {"model": pipe.name, "prompt": "One", "max_tokens": 900, "ignore_eos": True, "stream": True}
+    with running(make_app(pipe, settings)) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        for key, account in (("sk-ben", "Ben"), ("sk-teacher", None)):
+            with http.stream("POST", "/v1/completions", json=body, headers={"Authorization": f"Bearer {key}"}) as told:
+                lines = told.iter_lines()  # kept: httpx hangs up when it goes
+                next(lines)
+                assert account in server.service.engine.loads()
