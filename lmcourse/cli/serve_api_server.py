@@ -122,12 +122,15 @@ def need_server_extra() -> None:
 
 def server_settings(args: argparse.Namespace) -> ServerSettings:
     """What the flags say about the server; ConfigError for a value out of range."""
-    from lmcourse.serve.class_roster import read_roster
+    from lmcourse.serve.class_roster import Roster, read_roster
     from lmcourse.serve.settings import ServerSettings
 
+    roster = Roster(()) if args.class_roster is None else read_roster(args.class_roster)
     return ServerSettings(
         api_keys=tuple(args.api_keys),
-        students=() if args.class_roster is None else read_roster(args.class_roster),
+        students=roster.students,
+        instructor_key=roster.instructor_key,
+        students_see_class=roster.students_see_class,
         model_aliases=(args.model_name,) if args.model_name else (),
         allow_origins=tuple(args.allow_origins),
         allow_credentials=args.allow_credentials,

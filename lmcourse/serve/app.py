@@ -21,6 +21,7 @@ from lmcourse import __version__
 from lmcourse.engine import AsyncEngine
 from lmcourse.pipeline import Pipeline
 from lmcourse.serve.chat import chat_routes
+from lmcourse.serve.class_register import Register
 from lmcourse.serve.completions import completion_routes
 from lmcourse.serve.docs import add_docs
 from lmcourse.serve.errors import add_error_handlers
@@ -37,7 +38,7 @@ __all__ = ["make_app", "service_of"]
 def make_app(source: Pipeline | AsyncEngine, settings: ServerSettings | None = None) -> FastAPI:
     """The application for a pipeline, or for an AsyncEngine over one."""
     settings = settings or ServerSettings()
-    service = Service(source, settings)
+    service, register = Service(source, settings), Register(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -59,7 +60,7 @@ def make_app(source: Pipeline | AsyncEngine, settings: ServerSettings | None = N
     app.include_router(metrics_routes(service.metrics))
     add_docs(app, service)
     add_error_handlers(app)
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Guard, settings=settings, register=register)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.allow_origins),

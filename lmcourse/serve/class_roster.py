@@ -1,9 +1,11 @@
 """Roster: the students of a class, their keys and what each may use. A JSON file that the instructor writes.
 
-    {"quota": {"max_concurrent": 2, "tokens_per_minute": 6000, "tokens_total": 200000},
+    {"instructor": {"key": "sk-0"}, "students_see": "nothing",
+     "quota": {"max_concurrent": 2, "tokens_per_minute": 6000, "tokens_total": 200000},
      "students": {"Ada": {"key": "sk-1"}, "Ben": {"key": "sk-2", "quota": {"max_concurrent": 4}}}}
 
-Contract: a student's own quota replaces the class's, name by name; null or nothing there means no limit.
+Contract: a student's own quota replaces the class's, name by name; null or nothing there means no limit. The
+instructor's key has no quota and opens the class view; students see it where students_see is "class".
 
 Lesson: 5 (serving a class)
 """
@@ -18,7 +20,7 @@ from typing import Any
 
 from lmcourse.errors import ConfigError
 
-__all__ = ["Quota", "Student", "read_roster"]
+__all__ = ["Quota", "Roster", "Student", "read_roster"]
 
 
 @dataclass(frozen=True)
@@ -46,32 +48,57 @@ class Student:
     quota: Quota
 
 
-def read_roster(path: Path) -> tuple[Student, ...]:
-    """The students of a file; ConfigError says what is wrong with it, never showing a key."""
+@dataclass(frozen=True)
+class Roster:
+    """A class."""
+
+    students: tuple[Student, ...]
+    instructor_key: str | None = None
+    students_see_class: bool = False  # who runs what, and how much everybody uses
+
+
+def read_roster(path: Path) -> Roster:
+    """The class of a file; ConfigError says what is wrong with it, never showing a key."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError("the roster cannot be read", expected="a JSON file", got=str(error), where=path) from error
     try:
-        top = _take(content, "the roster", {"quota", "students"})
-        shared = _take(top.get("quota", {}), "the quota of the class", _LIMITS)
-        listed = _take(top.get("students", {}), "students", None)
-        students = tuple(_read_student(name, entry, shared) for name, entry in listed.items())
-        _check_keys(students)
+        return _read_class(content)
     except ConfigError as error:
         raise ConfigError(error.what, expected=error.expected, got=error.got, where=path) from error
-    return students
 
 
 _LIMITS = {entry.name for entry in fields(Quota)}
+_SEEN = {"nothing": False, "class": True}
+
+
+def _read_class(content: Any) -> Roster:
+    top = _take(content, "the roster", {"instructor", "quota", "students", "students_see"})
+    shared = _take(top.get("quota", {}), "the quota of the class", _LIMITS)
+    listed = _take(top.get("students", {}), "students", None)
+    students = tuple(_read_student(name, entry, shared) for name, entry in listed.items())
+    own = None
+    if "instructor" in top:
+        own = _read_key(_take(top["instructor"], "the instructor", {"key"}), "the instructor")
+    seen = top.get("students_see", "nothing")
+    if seen not in list(_SEEN):
+        raise ConfigError("students_see says nothing that is known", expected=" | ".join(_SEEN), got=repr(seen)[:80])
+    _check_keys(students, own)
+    return Roster(students, own, _SEEN[seen])
 
 
 def _read_student(name: str, entry: Any, shared: dict[str, Any]) -> Student:
     own = _take(entry, f"the student {name!r}", {"key", "quota"})
-    key = own.get("key")
-    if not isinstance(key, str) or not key or not key.isascii() or key != key.strip():
-        raise ConfigError(f"{name!r} has no usable key", expected="printable ASCII without spaces at its ends")
+    key = _read_key(own, repr(name))
     return Student(name, key, Quota(**{**shared, **_take(own.get("quota", {}), f"the quota of {name!r}", _LIMITS)}))
+
+
+def _read_key(entry: dict[str, Any], whose: str) -> str:
+    key = entry.get("key")
+    if not isinstance(key, str) or not key or not key.isascii() or key != key.strip():
+        raise ConfigError(f"{whose} has no usable key", expected="printable ASCII without spaces at its ends")
+    return key
 
 
 def _take(value: Any, what: str, known: set[str] | None) -> dict[str, Any]:
@@ -83,10 +110,13 @@ def _take(value: Any, what: str, known: set[str] | None) -> dict[str, Any]:
     return value
 
 
-def _check_keys(students: tuple[Student, ...]) -> None:
+def _check_keys(students: tuple[Student, ...], instructor_key: str | None) -> None:
     if not students:
         raise ConfigError("the roster names no students", expected='"students": {"Ada": {"key": "sk-1"}}', got="none")
     counts = Counter(student.key for student in students)
     twice = [student.name for student in students if counts[student.key] > 1]
     if twice:
         raise ConfigError("two students have the same key", expected="a key each", got=", ".join(twice[:5]))
+    if instructor_key is not None and counts[instructor_key]:
+        same = next(student.name for student in students if student.key == instructor_key)
+        raise ConfigError("a student has the instructor's key", expected="a key each", got=same)

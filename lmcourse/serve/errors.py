@@ -1,7 +1,7 @@
 """Every refusal in one form: {"error": {"message", "type", "param", "code"}}.
 
-    400  what was asked cannot be done     401  key          404  no such model or path     413  body too large
-    415  not JSON                          429  queue full   500  our fault                 503  shutting down
+    400  what was asked cannot be done     401  key          403  another's key         404  no such model or path
+    413  body too large   415  not JSON    429  queue full   500  our fault             503  shutting down
 
 Lesson: 5 (what the server refuses, and how)
 """
@@ -33,6 +33,7 @@ from lmcourse.serve.schema import ErrorAnswer
 
 __all__ = [
     "ANSWERS",
+    "FORBIDDEN",
     "LEFT",
     "REFUSALS",
     "ModelUnknownError",
@@ -43,14 +44,15 @@ __all__ = [
     "refusal_of",
 ]
 
-_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 500: "server_error",
-          503: "service_unavailable"}  # fmt: skip
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error",
+          500: "server_error", 503: "service_unavailable"}  # fmt: skip
 _TOLD = {400: "what is asked cannot be done", 401: "a key is needed, or another one", 404: "no such model",
          413: "the body is too large", 415: "the body is not JSON", 429: "the queue is full, or a quota spent",
          500: "the server failed", 503: "the server is shutting down, or its replica died"}  # fmt: skip
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": told} for status, told in _TOLD.items()
 }
+FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"model": ErrorAnswer, "description": "a student's key"}}
 _EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 ANSWERS: dict[int | str, dict[str, Any]] = {
     **REFUSALS,

@@ -1,44 +1,36 @@
-"""Guard: what is checked before a request's body is read: key, content type, size.
+"""Guard: what is checked before a request's body is read: key, whom the path is for, content type, size.
 
 Lesson: 5 (what a key and an open port mean)
 """
 
 from __future__ import annotations
 
-import hmac
-
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmcourse.serve.class_quotas import ACCOUNT, Account, NoAccount
+from lmcourse.serve.class_register import Register
 from lmcourse.serve.errors import refusal
 from lmcourse.serve.settings import ServerSettings
 
 __all__ = ["Guard"]
 
-_OPEN_PATHS = ("/", "/health", "/openapi.json")  # these tell nothing that the package does not
+_OPEN_PATHS = ("/", "/health", "/openapi.json", "/class/view")  # these tell nothing that the package does not
 
 
 class Guard:
     """ASGI middleware. Keys are compared in constant time; a body that grows past the limit is not read on."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
-        self._app, self._settings = app, settings
-        self._accounts: list[tuple[bytes, Account | NoAccount]] = [
-            (key.encode(), NoAccount()) for key in settings.api_keys
-        ]
-        self._accounts += [(student.key.encode(), Account(student)) for student in settings.students]
+    def __init__(self, app: ASGIApp, settings: ServerSettings, register: Register) -> None:
+        self._app, self._settings, self._register = app, settings, register
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if self._accounts and scope["path"] not in _OPEN_PATHS and not self._knows(headers):
-            answer = refusal(
-                401, "this server wants a key: Authorization: Bearer KEY", code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )  # fmt: skip
+        if answer := self._check_key(headers, scope["path"]):
             await answer(scope, receive, send)
         elif scope["method"] == "POST" and not _is_json(headers):
             answer = refusal(415, "send JSON with Content-Type: application/json", code="unsupported_media_type")
@@ -48,17 +40,25 @@ class Guard:
         else:
             await self._pass_on(scope, receive, send)
 
-    def _knows(self, headers: Headers) -> bool:
-        """Whether a key is among ours; if it is a student's, what follows goes on the student's account."""
+    def _check_key(self, headers: Headers, path: str) -> Response | None:
+        """A refusal, or None; if the key is a student's, what follows goes on the student's account."""
+        if not self._register.wants_key or path in _OPEN_PATHS:
+            return None
+        visitor = self._find_visitor(headers)
+        if visitor is None:
+            return refusal(
+                401, "this server wants a key: Authorization: Bearer KEY", code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+        if not self._register.may_open(visitor, path):
+            return refusal(403, f"{path} is the instructor's: a student's key does not open it", code="forbidden")
+        ACCOUNT.set(visitor)
+        return None
+
+    def _find_visitor(self, headers: Headers) -> Account | NoAccount | None:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         given = key.strip().encode("latin-1", "replace")
-        return scheme.lower() == "bearer" and self._open_account(given)
-
-    def _open_account(self, given: bytes) -> bool:
-        matches = [account for key, account in self._accounts if hmac.compare_digest(given, key)]
-        if matches:
-            ACCOUNT.set(matches[0])
-        return bool(matches)
+        return self._register.find(given) if scheme.lower() == "bearer" else None
 
     async def _refuse_size(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = self._settings.max_body_bytes

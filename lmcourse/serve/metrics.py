@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from lmcourse.engine import EngineStats, StepOutput
-from lmcourse.serve.errors import REFUSALS
+from lmcourse.serve.errors import FORBIDDEN, REFUSALS
 
 __all__ = ["Clock", "Metrics", "metrics_routes"]
 
@@ -99,6 +99,7 @@ def metrics_routes(metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["Watching"])
     answers: dict[int | str, dict[str, Any]] = {
         401: REFUSALS[401],
+        **FORBIDDEN,
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
     }
 

@@ -19,6 +19,8 @@ class ServerSettings:
 
     api_keys: tuple[str, ...] = ()  # none: anybody may ask
     students: tuple[Student, ...] = ()  # a class: their keys are let in, too, within their quotas
+    instructor_key: str | None = None  # of the class; like api_keys, these have no quota and open the class view
+    students_see_class: bool = False  # the class view, with a student's key
     model_aliases: tuple[str, ...] = ()  # further names under which the model answers
     allow_origins: tuple[str, ...] = ("*",)  # web pages that may ask from a browser
     allow_credentials: bool = False
