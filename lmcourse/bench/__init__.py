@@ -18,9 +18,17 @@ compare_throughput, ThroughputResult             throughput.py: our engine again
 answer_prompts, compare_with_transformers        parity.py: the engine's tokens against transformers', one by one
 parity_prompts, parity_prompt_ids                prompts.py: fifty prompts for that
 describe_machine, current_commit, write_json     report.py: hardware and versions, results as JSON
+StepTable, read_tables, pick_table               capacity_steps.py: how long a step takes, measured
+Grid, measure_steps                              capacity_measure.py: measuring that
+VirtualMachine, EngineMachine                    capacity_machine.py: the scheduler with a clock; the engine
+ClassLoad, run_class, find_most_students         capacity.py: students who ask, read and think
 append_to_ledger, read_ledger, format_ledger     ledger.py: results that count, beside others'
 """
 
+from lmcourse.bench.capacity import ClassLoad, ClassResult, Goal, find_most_students, run_class
+from lmcourse.bench.capacity_machine import EngineMachine, VirtualMachine
+from lmcourse.bench.capacity_measure import Grid, measure_steps
+from lmcourse.bench.capacity_steps import StepTable, pick_table, read_tables
 from lmcourse.bench.contest import (
     Contestant,
     Standing,
@@ -56,9 +64,14 @@ from lmcourse.bench.workloads import GenerationRequest, mixed_requests
 
 __all__ = [
     "TOLERANCES",
+    "ClassLoad",
+    "ClassResult",
     "Contestant",
     "EngineAnswer",
+    "EngineMachine",
     "GenerationRequest",
+    "Goal",
+    "Grid",
     "Limits",
     "MemoryPart",
     "MemoryUse",
@@ -68,8 +81,10 @@ __all__ = [
     "Stand",
     "Standing",
     "StepProfile",
+    "StepTable",
     "ThroughputResult",
     "Timing",
+    "VirtualMachine",
     "answer_prompts",
     "append_to_ledger",
     "compare_throughput",
@@ -78,6 +93,7 @@ __all__ = [
     "describe_machine",
     "engine_contestant",
     "equal_requests",
+    "find_most_students",
     "find_peers",
     "format_ladder",
     "format_ledger",
@@ -92,13 +108,17 @@ __all__ = [
     "measure_prefill",
     "measure_serving",
     "measure_startup",
+    "measure_steps",
     "mixed_requests",
     "open_stand",
     "parity_prompt_ids",
     "parity_prompts",
+    "pick_table",
     "profile_decode",
     "read_ledger",
     "read_peers",
+    "read_tables",
+    "run_class",
     "run_engine",
     "run_pipeline",
     "run_transformers",
