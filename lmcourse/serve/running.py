@@ -4,7 +4,8 @@
         print(server.url)
 
 Port 0 takes a free port. Stopping refuses new requests, finishes what runs within the grace or returns it as it is, and
-gives the port back.
+gives the port back. What the process holds when a server starts, its code above all, is no garbage: a full collection,
+which stops all threads for as long as it takes to walk through that, passes it over until the server stops.
 
 Lesson: 5 (starting and stopping)
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -88,6 +90,15 @@ class Server(uvicorn.Server):
         """Serve until it is told to stop; on_started is called when it answers and a signal ends it in good order."""
         self._on_started = on_started
         await self.serve(sockets=[self._listener])
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's own, with what is there already kept out of the garbage collector's way."""
+        gc.collect()
+        gc.freeze()
+        try:
+            await super().serve(sockets)
+        finally:
+            gc.unfreeze()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's own."""
