@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Sequence
 
 from lmcourse.engine.answer import StepOutput
@@ -35,7 +36,7 @@ class Courier:
         self._guard = threading.Lock()  # of the two below
         self._letters: list[Letter] = []
         self._is_out = False  # a round was asked for and has not ended
-        self._rested_at = 0.0  # when the next round may begin, by the loop's clock
+        self._rested_at = 0.0  # when the next round may begin; loops' own clocks may count milliseconds
 
     def bring(self, letters: Sequence[Letter]) -> None:
         """Have these delivered with the next round."""
@@ -48,7 +49,7 @@ class Courier:
             self._loop.call_soon_threadsafe(self._set_out)
 
     def _set_out(self) -> None:
-        pause = self._rested_at - self._loop.time()
+        pause = self._rested_at - time.perf_counter()
         if pause > 0:
             self._loop.call_later(pause, self._go)
         else:
@@ -56,7 +57,7 @@ class Courier:
 
     def _go(self) -> None:
         """A round, which ends when the readers that it woke have read."""
-        started = self._loop.time()
+        started = time.perf_counter()
         with self._guard:
             letters, self._letters = self._letters, []
         for stream, output in letters:
@@ -64,7 +65,7 @@ class Courier:
         self._loop.call_soon(self._come_back, started)
 
     def _come_back(self, started: float) -> None:
-        now = self._loop.time()
+        now = time.perf_counter()
         self._rested_at = 2 * now - started
         with self._guard:
             self._is_out = bool(self._letters)
