@@ -81,7 +81,7 @@ class PromptSteps:
             num_decodes=0,
             starts=there.starts,
         )
-        hidden: Tensor = self.decoder(there.token_ids, batch, self.kv.layers)[there.rows]
+        hidden: Tensor = self.decoder(there.token_ids, batch, self.kv.layers, rows=there.rows)
         if greedy:
             argmax(self.decoder.logits(hidden), out=self.sampled[:num_prompts])
         return hidden

@@ -119,8 +119,9 @@ class ModelRunner:
         token_ids, (at, rows) = batch.token_ids, batch.feed
         if at.shape[0]:
             token_ids[at] = self._sampled[rows].clamp(min=0)  # negative: was not finite, and will be dropped
-        hidden = self.decoder(token_ids, batch.layout, self.kv.layers, pictured)
-        return self.decoder.logits(hidden[batch.rows])
+        rows = batch.rows if batch.sampling else batch.rows.new_zeros(1)  # where none is wanted, the first will do
+        hidden = self.decoder(token_ids, batch.layout, self.kv.layers, pictured, rows)
+        return self.decoder.logits(hidden[: len(batch.sampling)])
 
 
 def count_weight_bytes(decoder: Decoder, encoder: Encoder | None = None) -> int:

@@ -132,6 +132,10 @@ class Stream(NamedTuple):
     residual: Tensor  # [num_tokens, hidden]
     parts: Tensor  # [num_parts, num_tokens, hidden]; the model's dtype, or float32
 
+    def take(self, rows: Tensor) -> Stream:
+        """The stream of these tokens alone."""
+        return Stream(self.residual[rows], self.parts[:, rows])
+
 
 def sum_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
     """The product that parts add up to, in dtype: [num_parts, num_tokens, features] → [num_tokens, features]."""

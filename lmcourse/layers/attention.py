@@ -50,10 +50,24 @@ class Attention(nn.Module):
         self.qkv = Linear(spec.hidden, heads * spec.head_dim, bias=spec.qkv_bias)
         self.output = Linear(spec.num_heads * spec.head_dim, spec.hidden, bias=spec.output_bias, ranks=ranks)
 
-    def forward(self, stream: Stream, norm: AnyNorm, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
-        """The stream behind the layer before → the stream that the MLP starts from; writes keys and values into kv."""
+    def forward(
+        self,
+        stream: Stream,
+        norm: AnyNorm,
+        rotation: Rotation,
+        batch: RaggedBatch,
+        kv: AnyKV,
+        rows: Tensor | None = None,
+    ) -> Stream:
+        """The stream behind the layer before → the stream that the MLP starts from; writes keys and values into kv.
+
+        rows: the tokens that go on from here; None: all.
+        """
         q, residual = self.turned_queries(stream, norm, rotation, batch, kv)
-        return Stream(residual, self.output(self.mix(q, batch, kv)))
+        mixed = self.mix(q, batch, kv)
+        if rows is not None:
+            mixed, residual = mixed[rows], residual[rows]
+        return Stream(residual, self.output(mixed))
 
     def turned_queries(
         self, stream: Stream, norm: AnyNorm, rotation: Rotation, batch: RaggedBatch, kv: AnyKV

@@ -69,17 +69,27 @@ class Decoder(nn.Module):
         self.head = None if spec.tie_embeddings else Linear(spec.hidden, -(-spec.vocab // ranks.size))
 
     def forward(
-        self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[AnyKV], pictured: FeatureRows | None = None
+        self,
+        token_ids: Tensor,
+        batch: RaggedBatch,
+        kv: Sequence[AnyKV],
+        pictured: FeatureRows | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """token_ids: int64 [num_tokens], kv: one entry per layer → normed hidden states [num_tokens, hidden]."""
+        """token_ids: int64 [num_tokens], kv: one entry per layer → normed hidden states [num_tokens, hidden].
+
+        rows: int64, the tokens whose states are wanted, one at least: [len(rows), hidden]. Behind the keys and values
+        of the last layer no token needs another, so it computes these alone. None: all.
+        """
         rotation = self.rotary(batch.positions, batch.rotary_lens)
         features = self.embedding(token_ids)
         if pictured is not None:
             features = features.index_copy(0, *pictured)
             batch = dataclasses.replace(batch, pictured=pictured.at)
         stream = Stream(features, features.new_empty((0, *features.shape)))
-        for layer, layer_kv in zip(self.layers, kv, strict=True):
-            stream = layer(stream, rotation, batch, layer_kv)
+        last = len(self.layers) - 1
+        for number, (layer, layer_kv) in enumerate(zip(self.layers, kv, strict=True)):
+            stream = layer(stream, rotation, batch, layer_kv, rows if number == last else None)
         normed: Tensor = self.norm(stream)[0]
         return normed
 
@@ -115,9 +125,11 @@ class DecoderLayer(nn.Module):
         self.mlp_norm = make_norm(spec)
         self.mlp = make_mlp(spec, number, ranks)
 
-    def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
-        """The stream, and in it what the layer before added, one layer on."""
-        attended = self.attention(stream, self.attention_norm.norm, rotation, batch, kv)
+    def forward(
+        self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV, rows: Tensor | None = None
+    ) -> Stream:
+        """The stream, and in it what the layer before added, one layer on; of these tokens only, if rows names some."""
+        attended = self.attention(stream, self.attention_norm.norm, rotation, batch, kv, rows)
         return self.joined(attended, self.mlp(self.between(attended), self.mlp_norm.norm))
 
     def between(self, attended: Stream) -> Stream:
@@ -167,10 +179,12 @@ class PicturedLayer(DecoderLayer):
             for name, linear in linears.items()
         })  # fmt: skip
 
-    def forward(self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV) -> Stream:
+    def forward(
+        self, stream: Stream, rotation: Rotation, batch: RaggedBatch, kv: AnyKV, rows: Tensor | None = None
+    ) -> Stream:
         """As DecoderLayer's, in as many operations as there are lines."""
         if batch.pictured is None:
-            return super().forward(stream, rotation, batch, kv)
+            return super().forward(stream, rotation, batch, kv, rows)
         attention, mlp, at = self.attention, self.mlp, batch.pictured
         assert isinstance(mlp, MLP)
         normed, residual = self.attention_norm(stream)
@@ -178,7 +192,8 @@ class PicturedLayer(DecoderLayer):
         mixed = self._product("output", attention.output, attention.mix(q, batch, kv), at)
         normed, residual = self.mlp_norm(Stream(residual, mixed[None]))
         activated = mlp.activate(self._product("gate_up", mlp.gate_up, normed, at))
-        return Stream(residual, self._product("down", mlp.down, activated, at)[None])
+        fed = Stream(residual, self._product("down", mlp.down, activated, at)[None])
+        return fed if rows is None else fed.take(rows)
 
     def _product(self, name: str, linear: Linear, x: Tensor, at: Tensor) -> Tensor:
         """What a matrix gives, with what is added to it at some tokens: [num_tokens, out_features]."""

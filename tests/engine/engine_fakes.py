@@ -46,7 +46,14 @@ class MirrorDecoder(nn.Module):
         self.num_spare = 0  # blocks at the end of the cache that several tokens may be written to
         self.before_forward: Callable[[], None] = lambda: None  # tests interrupt the model here
 
-    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV], pictured: None = None) -> Tensor:
+    def forward(
+        self,
+        token_ids: Tensor,
+        batch: RaggedBatch,
+        kv: Sequence[LayerKV],
+        pictured: None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
         self.num_calls += 1
         self.before_forward()
         assert len(kv) == NUM_LAYERS
@@ -69,7 +76,7 @@ class MirrorDecoder(nn.Module):
         hidden = torch.full((len(token_ids), 1), torch.nan, dtype=torch.float64)
         for row in lengths.nonzero()[0].tolist():
             hidden[starts[row + 1] - 1, 0] = self._read_back(row, starts[row + 1] - 1, batch, kv)
-        return hidden
+        return hidden if rows is None else hidden[rows]
 
     @staticmethod
     def _read_back(row: int, last: int, batch: RaggedBatch, kv: Sequence[LayerKV]) -> int:
@@ -237,8 +244,16 @@ class ScriptedDecoder(nn.Module):
         self.script, self.prompt_len = list(script), prompt_len
         self.dtype, self.device, self.rotary = torch.float32, torch.device("cpu"), None
 
-    def forward(self, token_ids: Tensor, batch: RaggedBatch, kv: Sequence[LayerKV], pictured: None = None) -> Tensor:
-        return (batch.positions - self.prompt_len + 1).double()[:, None]
+    def forward(
+        self,
+        token_ids: Tensor,
+        batch: RaggedBatch,
+        kv: Sequence[LayerKV],
+        pictured: None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        hidden = (batch.positions - self.prompt_len + 1).double()[:, None]
+        return hidden if rows is None else hidden[rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
         table = torch.zeros(len(hidden), self.spec.vocab)

@@ -65,10 +65,10 @@ def test_step_error_ends_one_request_and_no_token_of_others(rng, overlap) -> Non
     class Explosive(MirrorDecoder):
         """Fails whenever the last token of the vocabulary is in the batch, and does not say whose it is."""
 
-        def forward(self, token_ids, batch, kv, pictured=None):
+        def forward(self, token_ids, batch, kv, pictured=None, rows=None):
             if (token_ids == vocab - 1).any():
                 raise RuntimeError("boom")
-            return super().forward(token_ids, batch, kv, pictured)
+            return super().forward(token_ids, batch, kv, pictured, rows)
 
     engine = make_engine(Explosive(), cache_max_entry_count=60, session_len=60, overlap=overlap)
     dispatcher, box = Dispatcher(engine), deque()

@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from lmcourse.bundled import dummy_path
+from lmcourse.kernels import LayerKV, RaggedBatch
+from lmcourse.models import Decoder, FeatureRows
+from lmcourse.models.decoder import LAYERS
+from lmcourse.spec import ModelSpec
 
 TOLERANCE = 1e-4  # of logits, float32
 
@@ -137,6 +141,30 @@ def test_forward_half_precision_is_near_float32(dtype, tolerance, tiny_llama, wr
     assert got.dtype == torch.float32
     error = (got - want).abs().max() / want.abs().max()
     assert error < tolerance
+
+
+@pytest.mark.parametrize("layer", sorted(LAYERS))
+def test_forward_of_some_rows_equals_those_of_all(layer):
+    seed = torch.seed()
+    print(f"seed {seed}")
+    spec = ModelSpec("llama", 32, 2, 4, 2, 8, 24, 50, 64, layer=layer, picture_rank=4 * (layer == "pictured"))
+    decoder = Decoder(spec)
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    positions, ids = torch.tensor([4, *range(9)]), torch.randint(50, (10,))  # one decodes, one is a prompt
+    tables = torch.tensor([[0], [1]], dtype=torch.int32)
+    slots = torch.tensor([4, *range(16, 25)])
+    batch = RaggedBatch(positions, slots, tables, (0, 1, 10), (5, 9), positions + 1, num_decodes=1)
+    pictured = FeatureRows(torch.tensor([2, 3, 9]), torch.randn(3, 32)) if layer == "pictured" else None
+    caches = [[LayerKV(*(torch.zeros(2, 2, 16, 8) for _ in "kv")) for _ in range(2)] for _ in range(2)]
+    with torch.inference_mode():
+        want = decoder(ids, batch, caches[0], pictured)
+        for rows in ([9], [0, 9], [9, 2, 2, 0], list(range(10))):
+            got = decoder(ids, batch, caches[1], pictured, torch.tensor(rows))
+            torch.testing.assert_close(got, want[rows], atol=1e-5, rtol=1e-5)
+    for kv, other in zip(*caches, strict=True):
+        assert torch.equal(kv.keys, other.keys)
+        assert torch.equal(kv.values, other.values)
 
 
 @pytest.mark.gpu
