@@ -143,8 +143,8 @@ class StepTable:
         ]
         return statistics.median(saved) if saved else 0.0
 
-    def decode_ms(self, batch: int, context: float) -> float:
-        """A step of `batch` decodes whose contexts are so long on average."""
+    def decode_ms(self, batch: float, context: float) -> float:
+        """A step of `batch` decodes (an average, perhaps) whose contexts are so long on average."""
         batches, rows = self._lines
         right = min(max(1, bisect_left(batches, batch)), len(batches) - 1)
         low, high = (_on_line(*rows[index], context) for index in (right - 1, right))

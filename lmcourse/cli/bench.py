@@ -5,6 +5,7 @@
     memory                        bench_memory.py      what takes how much of it
     startup                       bench_startup.py     from the start of a process to the first answer
     kernels                       bench_kernels.py     each operation by itself
+    steps, capacity               bench_capacity.py    how many students that is enough for
     ledger                        bench_ledger.py      recorded results beside other engines'
 
 Lesson: 2 (the first honest speed comparison), 3 (predict, then measure)
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lmcourse.cli import bench_kernels, bench_ledger, bench_memory, bench_speed, bench_startup
+from lmcourse.cli import bench_capacity, bench_kernels, bench_ledger, bench_memory, bench_speed, bench_startup
 from lmcourse.cli.bench_serve import add_serve
 
 __all__ = ["add_parser"]
@@ -26,6 +27,7 @@ _ADDERS = (  # of parsers
     bench_memory.add_kinds,
     bench_startup.add_kinds,
     bench_kernels.add_kinds,
+    bench_capacity.add_kinds,
     bench_ledger.add_kinds,
 )
 

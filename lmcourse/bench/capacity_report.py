@@ -1,0 +1,116 @@
+"""What a class of each size gets from one engine, as rows: simulated, on paper, and, where asked for, from the engine.
+
+Lesson: 5 (how many students)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lmcourse.bench.capacity import ClassLoad, ClassResult, Goal, find_most_students, run_class
+from lmcourse.bench.capacity_machine import VirtualMachine
+from lmcourse.bench.capacity_paper import Estimate, estimate, estimate_most_students
+from lmcourse.bench.capacity_steps import StepTable
+
+__all__ = ["HEADER", "ClassRow", "Fleet", "simulate_row", "size_fleet"]
+
+HEADER = (
+    f"{'students':>9}{'':12}{'answering':>10}{'busy':>6}{'tok/s':>9}  {'first token, s':^24}{'all at once':>13}"
+    f"  {'tok/s of each':^14}{'KV pool':>8}\n"
+    f"{'':46}  {'p50':>8}{'p95':>8}{'p99':>8}{'the last, s':>13}  {'p5':>7}{'p50':>7}{'most':>8}"
+)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One size of class: a steady class, everybody at once, and the estimate; `measured` on the engine itself."""
+
+    simulated: ClassResult
+    at_once: ClassResult
+    paper: Estimate
+    goal: Goal
+    measured: ClassResult | None = None
+
+    def __str__(self) -> str:
+        load = self.simulated.load
+        verdict = "goal kept" if self.goal.kept_by(self.simulated) else "goal missed"
+        last = self.at_once.ttft(100)
+        lines = [f"{load.students:9,}{'  simulated':12}{_cells(self.simulated, last)}  {verdict}"]
+        if self.measured is not None:
+            lines.append(f"{'':9}{'  measured':12}{_cells(self.measured, None)}")
+        paper = self.paper
+        lines.append(
+            f"{'':9}{'  on paper':12}{paper.answering:10.1f}{'':6}{paper.tokens_per_second:9,.0f}  {'':24}"
+            f"{paper.together:13.2f}  {'':7}{paper.rate:7.0f}"
+        )
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        measured = {} if self.measured is None else {"measured": self.measured.to_json()}
+        return {
+            "students": self.simulated.load.students,
+            "goal_kept": self.goal.kept_by(self.simulated),
+            "simulated": self.simulated.to_json(),
+            "at_once": self.at_once.to_json(),
+            "on_paper": self.paper.to_json(),
+            **measured,
+        }
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The largest class that one engine keeps the goal for, and engines for more students than that."""
+
+    most: int
+    on_paper: int
+    students: tuple[int, ...]
+
+    def engines(self, students: int) -> int | None:
+        """None if not even one student is served well."""
+        return -(-students // self.most) if self.most else None
+
+    def __str__(self) -> str:
+        if self.most == 0:
+            return "one engine does not keep the goal for one student"
+        lines = [f"one engine keeps the goal for {self.most:,} students ({self.on_paper:,} on paper)"]
+        lines += [f"{students:9,} students: {self.engines(students):,} engines" for students in self.students]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        engines = {str(students): self.engines(students) for students in self.students}
+        return {"most_students": self.most, "most_on_paper": self.on_paper, "engines": engines}
+
+
+def simulate_row(
+    table: StepTable, load: ClassLoad, goal: Goal, measure: Callable[[ClassLoad], ClassResult] | None = None
+) -> ClassRow:
+    """`measure` runs the same class on an engine."""
+    at_once = replace(load, start="together", seconds=1e-6)  # one question each
+    return ClassRow(
+        simulated=run_class(load, VirtualMachine(table)),
+        at_once=run_class(at_once, VirtualMachine(table)),
+        paper=estimate(table, load),
+        goal=goal,
+        measured=None if measure is None else measure(load),
+    )
+
+
+def size_fleet(table: StepTable, load: ClassLoad, goal: Goal, students: Sequence[int]) -> Fleet:
+    """Takes a dozen simulations."""
+    most = find_most_students(lambda count: run_class(replace(load, students=count), VirtualMachine(table)), goal)
+    return Fleet(most, estimate_most_students(table, load, goal), tuple(students))
+
+
+def _cells(result: ClassResult, last: float | None) -> str:
+    ttft = "".join(f"{result.ttft(share):8.3f}" for share in (50, 95, 99))
+    pool = result.use.peak_blocks / result.use.num_blocks
+    told = "" if last is None else f"{last:.2f}"
+    marks = " *" if result.outside else ""
+    if result.use.num_preemptions:
+        marks += f" ({result.use.num_preemptions} preempted)"
+    return (
+        f"{result.mean_waiting:10.1f}{result.busy:6.0%}{result.tokens_per_second:9,.0f}  {ttft}{told:>13}"
+        f"  {result.rate(5):7.0f}{result.rate(50):7.0f}{pool:8.1%}{marks}"
+    )
