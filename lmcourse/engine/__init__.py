@@ -5,6 +5,8 @@ Request, RequestState   request.py     one sequence's life
 BlockManager            blocks.py      which KV blocks are free
 PrefixCache             prefix_cache.py which blocks hold what a request begins with
 Scheduler, Plan, Chunk  scheduler.py   which tokens the next step computes
+FirstComeQueue          queues.py      whose turn it is: first come, first served
+FairQueue               fair_queue.py  the same for a class: whoever got least
 Batch, make_batch       batch.py       the plan as tensors
 KVCache                 kv_cache.py    the memory behind the blocks
 ModelRunner             runner.py      plan in, tokens on their way out
@@ -34,10 +36,12 @@ from lmcourse.engine.blocks import BlockManager
 from lmcourse.engine.dispatcher import Dispatcher
 from lmcourse.engine.engine import Engine
 from lmcourse.engine.events import Event, EventLog
+from lmcourse.engine.fair_queue import FairQueue
 from lmcourse.engine.features import Encoder, FeatureStore
 from lmcourse.engine.intake import Entry, Intake
 from lmcourse.engine.kv_cache import KVCache
 from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
+from lmcourse.engine.queues import FirstComeQueue
 from lmcourse.engine.request import Request, RequestState
 from lmcourse.engine.runner import ModelRunner
 from lmcourse.engine.sampler import Sampled, sample
@@ -62,7 +66,9 @@ __all__ = [
     "Entry",
     "Event",
     "EventLog",
+    "FairQueue",
     "FeatureStore",
+    "FirstComeQueue",
     "Intake",
     "KVCache",
     "ModelRunner",

@@ -27,6 +27,7 @@ from lmcourse.config import GenerationConfig
 from lmcourse.engine.answer import StepOutput
 from lmcourse.engine.courier import Courier
 from lmcourse.engine.dispatcher import Dispatcher
+from lmcourse.engine.queues import Queue
 from lmcourse.engine.stats import AccountLoad
 from lmcourse.engine.token_stream import Order, TokenStream
 from lmcourse.errors import EngineClosedError
@@ -103,6 +104,10 @@ class AsyncEngine:
         """The engine's present load and sums; what is still in the inbox counts as waiting."""
         stats = self.engine.stats()
         return dataclasses.replace(stats, num_waiting=stats.num_waiting + len(self._inbox))
+
+    def line_up(self, queue: Queue) -> None:
+        """Have requests wait in this queue from now on."""
+        self._dispatcher.line_up(queue)
 
     def loads(self) -> dict[str | None, AccountLoad]:
         """What each account has in the engine; what is still in the inbox waits."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from lmcourse.config import GenerationConfig
 from lmcourse.engine.answer import StepOutput
 from lmcourse.engine.quarantine import Quarantine
+from lmcourse.engine.queues import Queue
 from lmcourse.engine.sampling import TokenMask
 from lmcourse.errors import EngineClosedError, RequestFailedError
 
@@ -99,6 +100,11 @@ class Dispatcher:
             request_id = self._engine.add(prompt_ids, gen, stop_ids=stop_ids, mask=mask, account=account)
             self._boxes[request_id] = box
             return request_id
+
+    def line_up(self, queue: Queue) -> None:
+        """Have requests wait in this queue from now on."""
+        with self._lock:
+            self._engine.line_up(queue)
 
     def take(self, box: deque[StepOutput]) -> list[StepOutput]:
         """Empty a box that something is still to come into; runs steps until there is something."""

@@ -34,6 +34,7 @@ from lmcourse.engine.features import Encoder
 from lmcourse.engine.intake import Entry, Intake
 from lmcourse.engine.kv_cache import measure_free_bytes
 from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
+from lmcourse.engine.queues import Queue
 from lmcourse.engine.runner import StepRunner, name_weight_format
 from lmcourse.engine.sampling import TokenMask
 from lmcourse.engine.scheduler import Scheduler
@@ -134,14 +135,12 @@ class Engine:
     ) -> int:
         """Queue a prompt and return its request id. `gen.n` is the caller's business: one add, one answer.
 
-        stop_ids are the chat template's; a mask limits each token to what it allows; PicturedIds bring pictures along.
-        account: whose request it is (`loads` counts by it); None: nobody's in particular.
+        stop_ids are the template's; a mask limits each token; PicturedIds bring pictures along; account: whose it is.
         Raises PromptError for a prompt that is empty, too long or outside the vocabulary, ConfigError for settings that
         this model cannot honour.
         """
         self._require_open()
-        gen = gen or GenerationConfig()
-        entry = self._intake.make_entry(self._next_id, prompt_ids, gen, stop_ids, mask, account)
+        entry = self._intake.make_entry(self._next_id, prompt_ids, gen or GenerationConfig(), stop_ids, mask, account)
         self._scheduler.check_fits(entry.request)
         self._reporter.added(entry.request)
         with self._consistent():
@@ -229,6 +228,11 @@ class Engine:
             num_spare_blocks=runner.kv.num_blocks - blocks.num_blocks,
         )
 
+    def line_up(self, queue: Queue) -> None:
+        """Have requests wait in this queue from now on; what runs begins anew."""
+        self._scheduler.waiting = queue
+        self._recover()
+
     def loads(self) -> dict[str | None, AccountLoad]:
         """What each account has in the engine now; safe to ask from any thread."""
         return count_loads((*self._scheduler.running, *self._scheduler.waiting))
@@ -237,9 +241,8 @@ class Engine:
         """Raise AssertionError unless requests, queues, blocks and answers agree."""
         self._require_open()
         self._scheduler.check()
-        scheduled = [request.request_id for request in self._scheduler.requests()]
-        unfinished = [key for key, entry in self._entries.items() if entry.answer.finish_reason is None]
-        assert scheduled == unfinished, f"scheduled requests {scheduled} != unfinished answers {unfinished}"
+        scheduled = sorted(request.request_id for request in self._scheduler.requests())
+        assert scheduled == self.unfinished(), f"scheduled requests {scheduled}, unfinished {self.unfinished()}"
         for entry in self._entries.values():
             if entry.answer.finish_reason is None:
                 assert entry.answer.token_ids == entry.request.output_ids, f"{entry.request!r} and its answer differ"

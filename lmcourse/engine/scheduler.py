@@ -6,9 +6,10 @@ up with its num_tokens. A long prompt takes several steps (chunked prefill) whil
     budget 8 │ A decodes: 1 │ B decodes: 1 │ C the last 4 of its 9 │ D new: first 2 of 7 │   decodes, prompts, new ones
 
 Rules: a running request owns the blocks of every token it knows, some of them perhaps together with others that begin
-alike (prefix_cache.py). If a decode finds no free block, the youngest running request gives all of its blocks back and
-waits again, first in line, to be computed again. The older never wait for the younger, so the oldest always moves on
-and every request ends.
+alike (prefix_cache.py). Who is admitted next, the queue says (queues.py); age counts from the first admission. If a
+decode finds no free block, the youngest running request gives all of its blocks back and waits again, before all who
+were never admitted, to be computed again. The older never wait for the younger, so the oldest always moves on, and
+every request that was admitted once ends.
 
 Contract: `schedule` is pure and returns a Plan; `apply` carries it out; `record_launched` follows the model's launch,
 whose tokens come whenever they come (`Request.append`). Steps run in the order in which they are planned, so blocks
@@ -19,8 +20,6 @@ Lesson: 3 (continuous batching, preemption)
 
 from __future__ import annotations
 
-import bisect
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -28,6 +27,7 @@ from typing import NamedTuple
 
 from lmcourse.engine.blocks import BlockManager
 from lmcourse.engine.prefix_cache import NoPrefixCache, Prefixes
+from lmcourse.engine.queues import FirstComeQueue, Queue, Window
 from lmcourse.engine.request import Request, RequestState
 from lmcourse.errors import MemoryBudgetError
 
@@ -73,7 +73,7 @@ class Plan:
 
 
 class Scheduler:
-    """The running requests (oldest first), the waiting ones (first come, first served) and the rules above."""
+    """The running requests (oldest first), the queue of the waiting ones (whose turn it is) and the rules above."""
 
     def __init__(
         self,
@@ -82,15 +82,19 @@ class Scheduler:
         max_running: int,
         max_tokens_per_step: int,
         prefixes: Prefixes | None = None,
+        waiting: Queue | None = None,
     ) -> None:
-        """At most max_tokens_per_step requests run, so that every decode gets its token in every step."""
+        """At most max_tokens_per_step requests run, so that every decode gets its token in every step.
+
+        waiting: an empty queue; None: first come, first served.
+        """
         self.blocks, self.prefixes = blocks, prefixes or NoPrefixCache()
         self.num_admitted_tokens = self.num_hit_tokens = 0  # known on admission; of them found in the prefix cache
         self.max_running = min(max_running, max_tokens_per_step)
         self.max_tokens_per_step = max_tokens_per_step
         self.running: list[Request] = []
-        self.waiting: deque[Request] = deque()
-        self.window: tuple[int, int] | None = None  # first and last id that may run (a quarantine); None: all may
+        self.waiting: Queue = FirstComeQueue() if waiting is None else waiting
+        self.window: Window = None
 
     def check_fits(self, request: Request) -> None:
         """MemoryBudgetError if the request could not finish even with all blocks to itself."""
@@ -106,7 +110,7 @@ class Scheduler:
     def add(self, request: Request) -> None:
         """Queue a request that fits; requests come in the order of their ids."""
         self.check_fits(request)
-        self.waiting.append(request)
+        self.waiting.add(request)
 
     @property
     def has_work(self) -> bool:
@@ -114,7 +118,7 @@ class Scheduler:
         return bool(self.running or self.waiting)
 
     def requests(self) -> Iterator[Request]:
-        """Everything that is not finished, oldest first."""
+        """Everything that is not finished: what runs, oldest first, then what waits."""
         return chain(self.running, self.waiting)
 
     def schedule(self) -> Plan:
@@ -159,9 +163,12 @@ class Scheduler:
 
     def _find_admissible(self, running: list[Request], num_available: int) -> Iterator[Hit]:
         """Waiting requests in order, as long as there are blocks, each with what the prefix cache has of it."""
+        if not self.waiting:
+            return
         taken: set[int] = set()  # idle blocks that this plan shares already
         ahead = list(running)
-        for request in islice(self._in_window(), self.max_running - len(running)):
+        candidates = self.waiting.candidates(running, self.max_running, self.window)
+        for request in islice(candidates, self.max_running - len(running)):
             found = self.prefixes.find(request)
             idle = {block for block in found if self.blocks.is_idle(block)} - taken
             num_available -= self.blocks.count_blocks(request.num_wanted) - len(found) + len(idle)
@@ -170,12 +177,6 @@ class Scheduler:
             yield Hit(request, tuple(found), len(found) * self.blocks.tokens_per_block)
             taken |= idle
             ahead.append(request)
-
-    def _in_window(self) -> Iterable[Request]:
-        if self.window is None:
-            return self.waiting
-        first, last = self.window
-        return [request for request in self.waiting if first <= request.request_id <= last]
 
     def _count_missing(self, request: Request) -> int:
         wanted = request.num_computed + request.num_to_compute
@@ -193,9 +194,10 @@ class Scheduler:
         for request in plan.preempted:
             self.running.remove(request)
             self._give_back(request, RequestState.WAITING)
-            bisect.insort(self.waiting, request, key=_get_id)
+            self.waiting.give_way(request)
+        found = {hit.request.request_id: hit.num_tokens for hit in plan.hits}
         for request in plan.admitted:
-            self.waiting.remove(request)  # the first, but for a quarantine
+            self.waiting.admit(request, found.get(request.request_id, 0))
             self.running.append(request)
             request.state = RequestState.RUNNING
             self.num_admitted_tokens += request.num_tokens
@@ -221,13 +223,17 @@ class Scheduler:
             request.num_pending += samples
             if stop - start > 1 or stop % tokens_per_block < 2:
                 self._publish(request, start - 1)  # whose token may have been pending when it was launched
+        self.waiting.charge(plan.chunks)
 
     def _publish(self, request: Request, start: int) -> None:
         self.prefixes.publish(request, max(0, start), min(request.num_computed, len(request.token_ids)))
 
     def remove(self, request: Request) -> None:
         """Finish or abort: the request's blocks are free at once."""
-        (self.running if request.state is RequestState.RUNNING else self.waiting).remove(request)
+        runs = request.state is RequestState.RUNNING
+        if runs:
+            self.running.remove(request)
+        self.waiting.end(request, runs=runs)
         self._give_back(request, RequestState.FINISHED)
 
     def _give_back(self, request: Request, state: RequestState) -> None:
@@ -239,11 +245,12 @@ class Scheduler:
         request.state = state
 
     def restart(self, requests: Iterable[Request]) -> None:
-        """Start over with these unfinished requests, oldest first: all wait, all blocks are free, nothing is computed.
+        """Start over with these unfinished requests, by their ids: all wait, all blocks are free, nothing is computed.
 
         Asks nothing of the state before, so that it mends any interrupted `apply` or `remove`.
         """
-        self.running, self.waiting = [], deque(requests)
+        self.running = []
+        self.waiting.restart(requests)
         self.blocks.reset()
         for request in self.waiting:
             request.blocks, request.num_computed, request.num_pending = [], 0, 0
@@ -254,15 +261,9 @@ class Scheduler:
         requests = list(self.requests())
         for request in requests:
             request.check(self.blocks.tokens_per_block)
-        for queue in (self.running, self.waiting) if self.window else (requests,):
-            ids = [request.request_id for request in queue]
-            assert ids == sorted(set(ids)), f"running then waiting is not the order of arrival: {ids}"
+        self.waiting.check(self.running, self.window)
         assert len(self.running) <= self.max_running, f"{len(self.running)} run, at most {self.max_running} may"
         self.blocks.check(request.blocks for request in requests)
 
     def __repr__(self) -> str:
         return f"Scheduler({len(self.running)} running, {len(self.waiting)} waiting, {self.blocks!r})"
-
-
-def _get_id(request: Request) -> int:
-    return request.request_id

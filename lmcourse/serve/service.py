@@ -16,6 +16,7 @@ from typing import Any
 
 from lmcourse.config import GenerationConfig
 from lmcourse.engine import AsyncEngine, Order, StepOutput, TokenMask, TokenStream
+from lmcourse.engine.fair_queue import EASY_PLACES, FairQueue
 from lmcourse.errors import ConfigError, EngineClosedError, PromptError, ServerBusyError
 from lmcourse.pipeline import Pipeline
 from lmcourse.serve.answers import Answers
@@ -41,6 +42,9 @@ class Service:
             raise ConfigError("a server needs a pipeline, which knows the chat template", got=repr(self.engine.source))
         self.pipe: Pipeline = self.engine.source
         self.settings = settings
+        if settings.students:
+            device = self.pipe.engine.embeddings.device.type
+            self.engine.line_up(FairQueue(num_easy=EASY_PLACES[device]))
         self.grammars = Grammars(self.pipe.tokenizer, self.pipe.engine.spec.vocab, self.pipe.stop_ids)
         self.metrics = Metrics(self.engine.stats)
         self.started_at = int(time.time())

@@ -7,7 +7,9 @@ import zlib
 from dataclasses import dataclass
 
 from lmcourse.engine.blocks import BlockManager
+from lmcourse.engine.fair_queue import FairQueue
 from lmcourse.engine.prefix_cache import PrefixCache
+from lmcourse.engine.queues import FirstComeQueue
 from lmcourse.engine.request import Request
 from lmcourse.engine.scheduler import Chunk, Plan, Scheduler
 
@@ -23,6 +25,7 @@ class Job:
     num_new: int
     room: int  # tokens it may generate; it stops after num_new
     abort_at: int | None
+    account: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Workload:
     budget: int
     jobs: tuple[Job, ...]
     num_beginnings: int | None = None  # with a prefix cache, and prompts that begin in one of so many ways
+    num_easy: int | None = None  # with a fair queue
 
 
 @dataclass
@@ -45,7 +49,7 @@ class Outcome:
 
 
 def draw_workload(rng: random.Random) -> Workload:
-    """At least 8 requests and a pool that holds the largest of them, and often little more."""
+    """At least 8 requests and a pool that holds the largest of them, and often little more; any queue."""
     tokens_per_block = rng.choice((1, 2, 3, 4, 8))
     longest = rng.choice((4, 12, 30))
     jobs = []
@@ -53,7 +57,8 @@ def draw_workload(rng: random.Random) -> Workload:
         num_new = rng.randint(1, longest)
         arrival = rng.choice((0, 0, rng.randint(0, 30)))
         abort_at = arrival + rng.randint(0, 25) if rng.random() < 0.06 else None
-        jobs.append(Job(arrival, rng.randint(1, longest), num_new, num_new + rng.choice((0, 0, 5)), abort_at))
+        room, account = num_new + rng.choice((0, 0, 5)), rng.choice((None, "Ada", "Ben", "Cem"))
+        jobs.append(Job(arrival, rng.randint(1, longest), num_new, room, abort_at, account))
     largest = max(-(-(job.prompt_len + job.room - 1) // tokens_per_block) for job in jobs)
     return Workload(
         num_blocks=largest + rng.choice((0, 1, 3, 10, 100)),
@@ -62,6 +67,7 @@ def draw_workload(rng: random.Random) -> Workload:
         budget=rng.choice((1, 2, 5, 16, 64)),
         jobs=tuple(sorted(jobs, key=lambda job: job.arrival)),
         num_beginnings=rng.choice((None, 1, 2, 4)),
+        num_easy=rng.choice((None, 1, 2, 8)),
     )
 
 
@@ -99,6 +105,7 @@ class Simulation:
             max_running=workload.max_running,
             max_tokens_per_step=workload.budget,
             prefixes=None if workload.num_beginnings is None else PrefixCache(blocks),
+            waiting=FirstComeQueue() if workload.num_easy is None else FairQueue(num_easy=workload.num_easy),
         )
         self.slots: list[int] = [0] * (workload.num_blocks * workload.tokens_per_block)
         self.outcome = Outcome()
@@ -123,7 +130,7 @@ class Simulation:
 
     def _add(self, request_id: int, job: Job) -> None:
         prompt = draw_prompt(self.rng, self.workload.num_beginnings, job.prompt_len, VOCAB)
-        request = Request(request_id, prompt, job.prompt_len + job.room)
+        request = Request(request_id, prompt, job.prompt_len + job.room, account=job.account)
         self.scheduler.add(request)
         self.jobs[request_id], self.requests[request_id] = job, request
 
@@ -155,8 +162,8 @@ class Simulation:
         assert 0 < plan.num_tokens <= self.workload.budget
         planned = {chunk.request.request_id for chunk in plan.chunks}
         assert len(planned) == len(plan.chunks)
-        oldest = next(self.scheduler.requests())
-        assert oldest.request_id in planned, "the oldest request makes no progress"
+        for oldest in self.scheduler.running[:1]:
+            assert oldest.request_id in planned, "the oldest request makes no progress"
         given_way = {request.request_id for request in plan.preempted}
         for request in self.scheduler.running:
             if request.num_to_compute == 1 and request.request_id not in given_way:

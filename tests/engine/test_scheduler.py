@@ -181,6 +181,7 @@ jobs = st.builds(
     num_new=st.integers(1, 12),
     room=st.integers(12, 14),
     abort_at=st.none() | st.integers(0, 30),
+    account=st.sampled_from((None, "Ada", "Ben")),
 )
 
 
@@ -192,10 +193,11 @@ jobs = st.builds(
     max_running=st.integers(1, 12),
     budget=st.integers(1, 24),
     num_beginnings=st.none() | st.integers(1, 3),
+    num_easy=st.none() | st.integers(1, 8),
 )
 def test_any_workload_conserves_blocks_and_starves_nobody(
-    jobs, tokens_per_block, spare, max_running, budget, num_beginnings
+    jobs, tokens_per_block, spare, max_running, budget, num_beginnings, num_easy
 ) -> None:
     jobs = tuple(sorted(jobs, key=lambda job: job.arrival))
     largest = max(-(-(job.prompt_len + job.room - 1) // tokens_per_block) for job in jobs)
-    Simulation(Workload(largest + spare, tokens_per_block, max_running, budget, jobs, num_beginnings)).run()
+    Simulation(Workload(largest + spare, tokens_per_block, max_running, budget, jobs, num_beginnings, num_easy)).run()

@@ -1,0 +1,170 @@
+"""FairQueue: whoever got least is next. Each account's tokens are counted (virtual token counters, arXiv 2401.00588).
+
+    served tokens   Ada 310 ▏ Ben 295 ← next ▏ Cem 402 ▏ Dai, new: starts at 295
+
+Counted are prompt tokens that the cache does not have, all of them on admission (an abort takes nothing back), and each
+sampled token; what preemption makes to be computed again is free. Who returns is lifted to the lowest of those with
+work (of nobody: to the last that left), so that nobody saves up. n answers are n requests of one account.
+
+Places: the first num_easy (up to there a step takes hardly longer) go to the lowest counter that waits. More run only
+of an account that none with work is behind, and in the last eighth only if nothing of it runs: newcomers find a place.
+
+Contract: with prompts of at most L tokens, answers of A and K places, the service of two accounts that both wait all
+the time differs by at most 2 (L + K A), weighted. Every request ends: the admitted ones, since the oldest never gives
+way and who does returns before all others; and each admission raises a counter of whole tokens, so that each of
+finitely many accounts becomes the lowest.
+
+Lesson: 5 (serving a class)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from lmcourse.engine.queues import Window
+from lmcourse.engine.request import Request
+
+if TYPE_CHECKING:
+    from lmcourse.engine.scheduler import Chunk
+
+__all__ = ["EASY_PLACES", "FairQueue"]
+
+EASY_PLACES = {"cpu": 8, "cuda": 64}  # by device: so many requests in a step hardly slow it (benchmarks/)
+_NEWCOMERS_SHARE = 8  # one place of so many is kept for accounts with nothing running
+
+
+@dataclass
+class _Line:
+    """One account: its requests that were never admitted, how many of the others there are, and its counter."""
+
+    served: int = 0
+    num_admitted: int = 0  # running, or given way
+    waiting: deque[Request] = field(default_factory=deque)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.num_admitted)
+
+
+class FairQueue:
+    """The lines of all accounts; requests of nobody in particular (None) are one account of their own."""
+
+    def __init__(self, *, num_easy: int = 8, prompt_weight: int = 1, answer_weight: int = 1) -> None:
+        """num_easy: requests that may run before anybody is held back; weights: what a token counts."""
+        self._num_easy, self._prompt_weight, self._answer_weight = num_easy, prompt_weight, answer_weight
+        self._lines: dict[str | None, _Line] = {}
+        self._given_way: deque[Request] = deque()  # in the order of their turns
+        self._turns: dict[int, int] = {}  # by request id: the how manyeth admission; who has one has paid the prompt
+        self._num_turns = 0
+        self._last_served = 0  # of the last account whose work ended
+
+    def __len__(self) -> int:
+        return len(self._given_way) + sum(len(line.waiting) for line in self._lines.values())
+
+    def __iter__(self) -> Iterator[Request]:
+        return chain(self._given_way, *(line.waiting for line in tuple(self._lines.values())))
+
+    def served(self) -> dict[str | None, int]:
+        """Each account's counter: weighted tokens, and what it was lifted by."""
+        return {account: line.served for account, line in tuple(self._lines.items())}
+
+    def add(self, request: Request) -> None:
+        """To the end of its account's line."""
+        line = self._lines.setdefault(request.account, _Line())
+        if not line.has_work:
+            at_work = [other.served for other in self._lines.values() if other.has_work]
+            line.served = max(line.served, min(at_work, default=self._last_served))
+        line.waiting.append(request)
+
+    def candidates(self, running: Sequence[Request], num_places: int, window: Window) -> Iterator[Request]:
+        """Who gave way, then by the rules above."""
+        given_way = _choose(self._given_way, window)
+        yield from given_way
+        served = {account: line.served for account, line in self._lines.items() if line.has_work}
+        held = {account: self._lines[account].num_admitted for account in served}
+        lines = {account: deque(_choose(self._lines[account].waiting, window)) for account in served}
+        kept = num_places // _NEWCOMERS_SHARE or int(num_places > 1)
+        for num_taken in range(len(running) + len(given_way), num_places):
+            free = num_taken >= num_places - kept
+            asking = [account for account in lines if lines[account] and not (free and held[account])]
+            if not asking:
+                return
+            account = min(asking, key=lambda name: (served[name], lines[name][0].request_id))
+            if num_taken >= min(self._num_easy, num_places - kept) and served[account] > min(served.values()):
+                return
+            request = lines[account].popleft()
+            yield request
+            held[account] += 1
+            served[account] += self._price(request, 0)
+
+    def _price(self, request: Request, num_found: int) -> int:
+        """What admitting it counts: nothing if it was admitted before."""
+        return 0 if request.request_id in self._turns else self._prompt_weight * (request.prompt_len - num_found)
+
+    def admit(self, request: Request, num_found: int) -> None:
+        """It keeps its turn if it gave way."""
+        if request in self._given_way:
+            self._given_way.remove(request)
+            return
+        line = self._lines[request.account]
+        line.waiting.remove(request)
+        line.num_admitted += 1
+        line.served += self._price(request, num_found)
+        self._num_turns += 1
+        self._turns[request.request_id] = self._num_turns
+
+    def give_way(self, request: Request) -> None:
+        """Before all who wait."""
+        self._given_way.appendleft(request)
+
+    def charge(self, chunks: Iterable[Chunk]) -> None:
+        """Each token that is sampled."""
+        for request, _, _, samples in chunks:
+            if samples:
+                self._lines[request.account].served += self._answer_weight
+
+    def end(self, request: Request, *, runs: bool) -> None:
+        """Its account's counter stays."""
+        line = self._lines[request.account]
+        if runs or request in self._given_way:
+            line.num_admitted -= 1
+            if not runs:
+                self._given_way.remove(request)
+        else:
+            line.waiting.remove(request)
+        self._turns.pop(request.request_id, None)
+        if not line.has_work:
+            self._last_served = line.served
+
+    def restart(self, requests: Iterable[Request]) -> None:
+        """Counters stay, and what was paid; turns are taken anew."""
+        waiting = list(requests)
+        paid = self._turns.keys() & {request.request_id for request in waiting}
+        self._turns = dict.fromkeys(paid, 0)
+        self._given_way = deque()
+        for line in self._lines.values():
+            line.num_admitted, line.waiting = 0, deque()
+        for request in waiting:
+            self._lines.setdefault(request.account, _Line()).waiting.append(request)
+
+    def check(self, running: Sequence[Request], window: Window) -> None:
+        """Turns ascend through the running ones and those that gave way; each account's line and sum are right."""
+        admitted = [*running, *self._given_way]
+        turns = [self._turns[request.request_id] for request in admitted]
+        for ordered in (turns[: len(running)], turns[len(running) :]) if window else (turns,):
+            assert ordered == sorted(set(ordered)), f"not the order of admission: {ordered}"
+        for account, line in self._lines.items():
+            count = sum(request.account == account for request in admitted)
+            assert line.num_admitted == count, f"{account}: {line.num_admitted} admitted, found {count}"
+            ids = [request.request_id for request in line.waiting]
+            assert ids == sorted(set(ids)), f"{account}: not the order of arrival: {ids}"
+            assert all(request.account == account for request in line.waiting), f"{account}: others in its line"
+
+
+def _choose(requests: Iterable[Request], window: Window) -> list[Request]:
+    """Those that a quarantine lets in."""
+    return [r for r in requests if window is None or window[0] <= r.request_id <= window[1]]
