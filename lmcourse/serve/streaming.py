@@ -15,7 +15,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -31,8 +31,12 @@ _LOG = logging.getLogger("lmcourse.serve")
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies hold events back otherwise
 
 
+_DONE = b"data: [DONE]\n\n"
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def _dump(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
+    return _ENCODER.encode(content).encode("utf-8", "replace")
 
 
 def json_answer(content: Any) -> Response:
@@ -55,31 +59,38 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await _first_done(self._send(send), _until_disconnect(receive))
+            await _unless_left(self._send(send), receive)
         finally:
             self._on_end()
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with aclosing(self._lines()) as lines:
+            try:
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                async for line in lines:
+                    await send({"type": "http.response.body", "body": line, "more_body": line is not _DONE})
+            except OSError:  # of sending, since lines raise none: the connection broke while we wrote
+                return
+
+    async def _lines(self) -> AsyncGenerator[bytes, None]:
+        """What is sent: the events, perhaps what went wrong, the end."""
         try:
             async with aclosing(self._events) as events:
                 async for event in events:
-                    await send(_body(b"data: " + _dump(event) + b"\n\n", more=True))
-        except OSError:  # the connection broke while we wrote
-            return
+                    yield _line(_dump(event))
         except Exception as error:
             _LOG.exception("a stream failed")
-            await send(_body(b"data: " + bytes(refusal_of(error).body) + b"\n\n", more=True))
-        await send(_body(b"data: [DONE]\n\n", more=False))
+            yield _line(bytes(refusal_of(error).body))
+        yield _DONE
 
 
-def _body(data: bytes, *, more: bool) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": data, "more_body": more}
+def _line(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
     """The work's result; None, and the work cancelled, if whoever asked leaves first."""
-    return await _first_done(work, _until_disconnect(request.receive))
+    return await _unless_left(work, request.receive)
 
 
 async def _until_disconnect(receive: Receive) -> None:
@@ -87,13 +98,21 @@ async def _until_disconnect(receive: Receive) -> None:
         pass
 
 
-async def _first_done(work: Coroutine[Any, Any, T], until: Coroutine[Any, Any, None]) -> T | None:
-    """The work's result or error, unless `until` is over first; both tasks have ended when this returns."""
-    tasks = asyncio.ensure_future(work), asyncio.ensure_future(until)
+async def _unless_left(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
+    """The work's result or error; None, and the work cancelled, when `receive` tells of a disconnect first."""
+    watcher = asyncio.create_task(_until_disconnect(receive))
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return tasks[0].result() if tasks[0].done() else None
+        async with asyncio.timeout(None) as patience:  # it ends when the watcher says so
+            watcher.add_done_callback(lambda _: _end(patience))
+            return await work
+    except TimeoutError:
+        if not patience.expired():
+            raise
+        return None
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        watcher.cancel()
+
+
+def _end(patience: asyncio.Timeout) -> None:
+    with suppress(RuntimeError):  # the work was done in the same moment
+        patience.reschedule(0)
