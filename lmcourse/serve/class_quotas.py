@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 
 from lmcourse.serve.class_roster import Student
+from lmcourse.serve.class_work import Tally, Work
 from lmcourse.serve.errors import QuotaSpentError
 
 __all__ = ["ACCOUNT", "Account", "NoAccount"]
@@ -29,12 +30,30 @@ class Account:
     def __init__(self, student: Student, clock: Callable[[], float] = time.monotonic) -> None:
         self.student, self._clock = student, clock
         self.name: str | None = student.name
-        self.num_open = 0  # answers that are being made or wait
-        self.num_tokens = 0
+        self.works: dict[Work, None] = {}  # answers that are being made or wait, the oldest first
+        self.written = Tally()  # tokens of answers alone
+        self.num_tokens = 0  # of prompts and answers, as quotas count them
+        self.num_refused = 0  # requests, by a quota
         self._charges: deque[tuple[float, int]] = deque()  # second, tokens in it; not older than an hour
+        self._in_last_hour = 0  # sum of these
 
-    def open(self, count: int) -> None:
-        """`count` more answers begin; QuotaSpentError if a quota forbids them, and then nothing has changed."""
+    @property
+    def num_open(self) -> int:
+        """Answers that are being made or wait."""
+        return len(self.works)
+
+    def open(self, count: int) -> tuple[Work, ...]:
+        """`count` more answers begin; QuotaSpentError if a quota forbids them, and then nothing else has changed."""
+        try:
+            self._check_quota(count)
+        except QuotaSpentError:
+            self.num_refused += 1
+            raise
+        works = tuple(Work(self._clock()) for _ in range(count))
+        self.works.update(dict.fromkeys(works))
+        return works
+
+    def _check_quota(self, count: int) -> None:
         quota, name = self.student.quota, self.student.name
         if quota.tokens_total is not None and self.num_tokens >= quota.tokens_total:
             told = f"{name}: all {quota.tokens_total} tokens (tokens_total) are used"
@@ -48,7 +67,6 @@ class Account:
                 raise QuotaSpentError(told, retry_after_seconds=wait, next_step=f"ask again in {wait:.0f} s")
         if quota.max_concurrent is not None and self.num_open + count > quota.max_concurrent:
             self._refuse_concurrent(count, quota.max_concurrent)
-        self.num_open += count
 
     def _refuse_concurrent(self, count: int, limit: int) -> None:
         told = f"{self.student.name}: at most {limit} answers at a time (max_concurrent)"
@@ -63,8 +81,7 @@ class Account:
     def _count_wait(self, limit: int, window_seconds: float) -> float:
         """Seconds until the window holds less than the limit; 0: it does."""
         now = self._clock()
-        while self._charges and self._charges[0][0] <= now - _HOUR:
-            self._charges.popleft()
+        self._forget(now - _HOUR)
         recent = [(at, count) for at, count in self._charges if at > now - window_seconds]
         left = sum(count for _, count in recent)
         wait = 0.0
@@ -74,18 +91,47 @@ class Account:
             left, wait = left - count, at + window_seconds - now
         return wait
 
+    def count_left(self) -> dict[str, tuple[int, int]]:
+        """Of each quota that there is, by name: the limit, and what is left of it; never less than 0."""
+        now, quota = self._clock(), self.student.quota
+        self._forget(now - _HOUR)
+        in_minute = 0
+        for at, count in reversed(self._charges):
+            if at <= now - _MINUTE:
+                break
+            in_minute += count
+        used = {"max_concurrent": self.num_open, "tokens_per_minute": in_minute,
+                "tokens_per_hour": self._in_last_hour, "tokens_total": self.num_tokens}  # fmt: skip
+        limits = {name: getattr(quota, name) for name in used}
+        return {name: (limit, max(0, limit - used[name])) for name, limit in limits.items() if limit is not None}
+
+    def _forget(self, until: float) -> None:
+        """Charges of that time and before."""
+        while self._charges and self._charges[0][0] <= until:
+            self._in_last_hour -= self._charges.popleft()[1]
+
     def charge(self, num_tokens: int) -> None:
         """So many tokens more, of a prompt or an answer."""
+        now = self._clock()
         self.num_tokens += num_tokens
-        second = float(int(self._clock())) + 1.0  # rounded up: never freed too early
+        self._in_last_hour += num_tokens
+        second = float(int(now)) + 1.0  # rounded up: never freed too early
         if self._charges and self._charges[-1][0] == second:
             self._charges[-1] = (second, self._charges[-1][1] + num_tokens)
         else:
             self._charges.append((second, num_tokens))
+            self._forget(now - _HOUR)
 
-    def close(self, count: int) -> None:
-        """`count` answers have ended, whichever way."""
-        self.num_open -= count
+    def write(self, work: Work, num_tokens: int) -> None:
+        """An answer has grown by so many tokens."""
+        work.num_tokens += num_tokens
+        self.written.add(self._clock(), num_tokens)
+        self.charge(num_tokens)
+
+    def close(self, works: Iterable[Work]) -> None:
+        """These answers have ended, whichever way."""
+        for work in works:
+            del self.works[work]
 
 
 class NoAccount:
@@ -93,13 +139,17 @@ class NoAccount:
 
     name: str | None = None
 
-    def open(self, count: int) -> None:
+    def open(self, count: int) -> tuple[Work, ...]:
         """Always."""
+        return tuple(Work(0.0) for _ in range(count))
 
     def charge(self, num_tokens: int) -> None:
         """For nothing."""
 
-    def close(self, count: int) -> None:
+    def write(self, work: Work, num_tokens: int) -> None:
+        """Nothing to do."""
+
+    def close(self, works: Iterable[Work]) -> None:
         """Nothing to do."""
 
 

@@ -21,6 +21,7 @@ from lmcourse.errors import ConfigError, EngineClosedError, PromptError, ServerB
 from lmcourse.pipeline import Pipeline
 from lmcourse.serve.answers import Answers
 from lmcourse.serve.class_quotas import ACCOUNT
+from lmcourse.serve.class_work import Tally
 from lmcourse.serve.errors import ModelUnknownError
 from lmcourse.serve.grammar import Grammars
 from lmcourse.serve.metrics import Clock, Metrics
@@ -47,6 +48,7 @@ class Service:
             self.engine.line_up(FairQueue(num_easy=EASY_PLACES[device]))
         self.grammars = Grammars(self.pipe.tokenizer, self.pipe.engine.spec.vocab, self.pipe.stop_ids)
         self.metrics = Metrics(self.engine.stats)
+        self.written = Tally()  # tokens of everybody's answers
         self.started_at = int(time.time())
         self.draining = False
         self._seconds_per_answer = 1.0  # running mean
@@ -96,7 +98,7 @@ class Service:
         clock = Clock(self.metrics, self._note_answer)
         account, count = ACCOUNT.get(), len(prompts) * n
         self._admit(count)
-        account.open(count)
+        works = account.open(count)
         streams: list[TokenStream] = []
         try:
             for ids in prompts:
@@ -109,16 +111,17 @@ class Service:
         except BaseException:
             for stream in streams:
                 stream.close()
-            account.close(count)
+            account.close(works)
             raise
         self.metrics.prompt_tokens.inc(sum(map(len, prompts)))
         account.charge(n * sum(map(len, prompts)))
 
         def note(index: int, output: StepOutput) -> None:
             clock.note(index, output)
-            account.charge(len(output.token_ids))
+            account.write(works[index], len(output.token_ids))
+            self.written.add(time.monotonic(), len(output.token_ids))
 
-        return Answers(streams, note, lambda: account.close(count))
+        return Answers(streams, note, lambda: account.close(works))
 
     def _admit(self, count: int) -> None:
         """ServerBusyError if `count` more answers would make the queue too long."""

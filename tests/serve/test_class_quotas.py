@@ -52,13 +52,46 @@ def test_account_total_never_frees():
 
 def test_account_counts_open_answers():
     account = _account(max_concurrent=2)
-    account.open(2)
+    works = account.open(2)
     with pytest.raises(QuotaSpentError, match="max_concurrent"):
         account.open(1)
-    account.close(1)
+    account.close(works[:1])
     account.open(1)
+    assert account.num_open == 2
+    assert account.num_refused == 1
     with pytest.raises(QuotaSpentError, match="fewer"):
         account.open(3)
+
+
+def test_account_says_what_is_left_of_each_quota(rng):
+    clock = _Clock()
+    account = _account(clock, max_concurrent=3, tokens_per_minute=50, tokens_per_hour=1000)
+    assert account.count_left() == {
+        "max_concurrent": (3, 3), "tokens_per_minute": (50, 50), "tokens_per_hour": (1000, 1000),
+    }  # fmt: skip
+    (work,) = account.open(1)
+    account.charge(30)
+    spent = rng.randrange(21, 90)
+    account.write(work, spent)
+    assert work.num_tokens == account.written.total == spent
+    assert account.count_left() == {
+        "max_concurrent": (3, 2), "tokens_per_minute": (50, 0), "tokens_per_hour": (1000, 970 - spent),
+    }  # fmt: skip
+    clock.now += 62
+    assert account.count_left()["tokens_per_minute"] == (50, 50)
+    assert account.count_left()["tokens_per_hour"] == (1000, 970 - spent)
+    clock.now += 3600
+    assert account.count_left()["tokens_per_hour"] == (1000, 1000)
+
+
+def test_account_without_limits_forgets_what_is_older_than_an_hour():
+    clock = _Clock()
+    account = _account(clock)
+    for _ in range(5000):
+        account.charge(1)
+        clock.now += 1.0
+    assert len(account._charges) <= 3601
+    assert account.num_tokens == 5000
 
 
 def test_server_refuses_one_student_and_serves_the_other(pipe):
