@@ -22,6 +22,7 @@ from lmcourse.engine import AsyncEngine
 from lmcourse.pipeline import Pipeline
 from lmcourse.serve.chat import chat_routes
 from lmcourse.serve.class_register import Register
+from lmcourse.serve.class_routes import class_routes
 from lmcourse.serve.completions import completion_routes
 from lmcourse.serve.docs import add_docs
 from lmcourse.serve.errors import add_error_handlers
@@ -58,6 +59,7 @@ def make_app(source: Pipeline | AsyncEngine, settings: ServerSettings | None = N
     for routes in (chat_routes, completion_routes, native_routes, model_routes):
         app.include_router(routes(service))
     app.include_router(metrics_routes(service.metrics))
+    app.include_router(class_routes(service, register.students))
     add_docs(app, service)
     add_error_handlers(app)
     app.add_middleware(Guard, settings=settings, register=register)

@@ -49,6 +49,7 @@ OPERATIONS = [
     ("get", "/v1/models/{model}"),
     ("get", "/health"),
     ("get", "/metrics"),
+    ("get", "/class"),
 ]
 
 

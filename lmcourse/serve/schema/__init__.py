@@ -3,11 +3,13 @@
 base          Request (no unknown keys), sampling settings, usage, errors
 chat          /v1/chat/completions
 completions   /v1/completions
+class_view    /class
 native        /v1/encode, /v1/chat/interactive, /v1/models, /health
 """
 
 from lmcourse.serve.schema.base import ErrorAnswer, SamplingRequest, StreamOptions, Usage
 from lmcourse.serve.schema.chat import ChatAnswer, ChatChunk, ChatMessage, ChatRequest, NamedTool, ResponseFormat, Tool
+from lmcourse.serve.schema.class_view import ClassAnswer
 from lmcourse.serve.schema.completions import CompletionAnswer, CompletionRequest
 from lmcourse.serve.schema.native import (
     EncodeAnswer,
@@ -24,6 +26,7 @@ __all__ = [
     "ChatChunk",
     "ChatMessage",
     "ChatRequest",
+    "ClassAnswer",
     "CompletionAnswer",
     "CompletionRequest",
     "EncodeAnswer",
