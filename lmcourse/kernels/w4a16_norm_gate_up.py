@@ -7,6 +7,8 @@ Traffic, one token of InternLM2-1.8B: 17.8 MB of words and groups, 4.2 µs at 4.
     rows, 1 token         norms the token for itself; a few rows of gate and the same of up at a time, all of k in
                           one shot, the next few on their way from memory meanwhile
     tiles, up to 256      normed by add_norm; half a tile of gate and the same rows of up, on the tensor cores
+    parts, up to 16       normed by add_norm; w4a16's tiles, where they cut k: SwiGLU sums what they leave. Programs of
+                          half of k, twice as many, are worth the launch: 9.2 us and it, not 14.5 (w4a16_h200.json)
     composition, above
 
 Lesson: 4 (the kernel, line by line)
@@ -31,9 +33,9 @@ from lmcourse.kernels.lang import (
 from lmcourse.kernels.nibbles import normed_pairs, uses_asm
 from lmcourse.kernels.operands import Norm, PackedMatrix, Stream
 from lmcourse.kernels.packed import choose_unit
-from lmcourse.kernels.swiglu import gate
+from lmcourse.kernels.swiglu import gate, swiglu_parts
 from lmcourse.kernels.w4a16 import RowPlan, dot_rows_of_words, last_row, load_rows_of_words
-from lmcourse.kernels.w4a16_tiles import PackedTilePlan, dot_words_tile, tile_options
+from lmcourse.kernels.w4a16_tiles import PackedTilePlan, dot_words_tile, plan_packed_tiles, tile_options, w4a16_tiles
 
 __all__ = [
     "plan_packed_gate_up",
@@ -41,6 +43,8 @@ __all__ = [
     "w4a16_norm_gate_up_rows",
     "w4a16_norm_gate_up_tiles",
 ]
+
+_FEW = 16  # tokens
 
 
 @jit
@@ -217,7 +221,12 @@ def w4a16_norm_gate_up_tiles(
     """Up to MOST_PACKED_TILE_TOKENS tokens of float16."""
     normed, residual = add_norm(stream, norm)
     (num_tokens, width), intermediate = normed.shape, gate_up.shape[0] // 2
-    plan = plan or plan_packed_gate_up(num_tokens, shared_kib(normed.device))
+    room_kib = shared_kib(normed.device)
+    if plan is None and num_tokens <= _FEW:
+        cut = plan_packed_tiles(2 * intermediate, width, num_tokens, room_kib)
+        if cut.share < width:
+            return swiglu_parts(w4a16_tiles(normed, gate_up, plan=cut), normed.dtype), residual
+    plan = plan or plan_packed_gate_up(num_tokens, room_kib)
     out = torch.empty((num_tokens, intermediate), dtype=normed.dtype, device=normed.device)
     _w4a16_gate_up_tiles_kernel[(triton.cdiv(2 * intermediate, plan.tile_n), triton.cdiv(num_tokens, plan.tile_m))](
         normed, gate_up.words, gate_up.groups, gate_up.bias, out, num_tokens,

@@ -48,7 +48,7 @@ from lmcourse.kernels.packed import join_groups, pack_words, unpack_matrix
 from lmcourse.kernels.project import TilePlan, project_rows, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_reference, rotate_write_triton
 from lmcourse.kernels.sampling import argmax_reference, argmax_triton
-from lmcourse.kernels.swiglu import swiglu_triton
+from lmcourse.kernels.swiglu import swiglu_parts, swiglu_triton
 from lmcourse.kernels.w4a16 import RowPlan, w4a16_rows
 from lmcourse.kernels.w4a16_norm_gate_up import w4a16_norm_gate_up_rows, w4a16_norm_gate_up_tiles
 from lmcourse.kernels.w4a16_norm_qkv import w4a16_norm_qkv_rows
@@ -232,6 +232,7 @@ def case_int8_project():
 
 def case_packed_layer():
     shapes = ((96, 3, 1, 10, 24, 3, 32), (128, 4, 2, 8, 36, 1, 128), (256, 2, 1, 64, 64, 0, 64))
+    shapes += ((512, 1, 1, 8, 20, 1, 128),)  # wide enough for tiles to cut k
     for hidden, heads, kv_heads, dim, inner, parts, group in shapes:
         stream, norm = random_stream(1, hidden, parts, torch.float16), Norm(torch.randn(hidden).half(), 1e-5)
         qkv, gate_up = (
@@ -292,6 +293,9 @@ def case_swiglu():
         gate_up = 5 * torch.randn(tokens, 2 * intermediate).to(dtype)
         gate, up = gate_up.double().chunk(2, dim=1)
         near(swiglu_triton(gate_up), gate * torch.sigmoid(gate) * up, dtype, 10)
+        parts = 3 * torch.randn(3, tokens, 2 * intermediate)
+        gate, up = parts.double().sum(0).chunk(2, dim=1)
+        near(swiglu_parts(parts, dtype), gate * torch.sigmoid(gate) * up, dtype, 20)
 
 
 def case_argmax():
