@@ -18,6 +18,7 @@ compare_throughput, ThroughputResult             throughput.py: our engine again
 answer_prompts, compare_with_transformers        parity.py: the engine's tokens against transformers', one by one
 parity_prompts, parity_prompt_ids                prompts.py: fifty prompts for that
 describe_machine, current_commit, write_json     report.py: hardware and versions, results as JSON
+run_served_class                                 capacity_served.py: the same students, over HTTP
 StepTable, read_tables, pick_table               capacity_steps.py: how long a step takes, measured
 Grid, measure_steps                              capacity_measure.py: measuring that
 VirtualMachine, EngineMachine                    capacity_machine.py: the scheduler with a clock; the engine
@@ -28,6 +29,7 @@ append_to_ledger, read_ledger, format_ledger     ledger.py: results that count, 
 from lmcourse.bench.capacity import ClassLoad, ClassResult, Goal, find_most_students, run_class
 from lmcourse.bench.capacity_machine import EngineMachine, VirtualMachine
 from lmcourse.bench.capacity_measure import Grid, measure_steps
+from lmcourse.bench.capacity_served import run_served_class
 from lmcourse.bench.capacity_steps import StepTable, pick_table, read_tables
 from lmcourse.bench.contest import (
     Contestant,
@@ -121,6 +123,7 @@ __all__ = [
     "run_class",
     "run_engine",
     "run_pipeline",
+    "run_served_class",
     "run_transformers",
     "seconds_of",
     "serve_peer",

@@ -25,7 +25,17 @@ from lmcourse.bench.capacity_machine import Machine, MachineUse
 from lmcourse.bench.latency import percentile
 from lmcourse.errors import ConfigError
 
-__all__ = ["ClassLoad", "ClassResult", "Goal", "Visit", "find_most_students", "run_class"]
+__all__ = [
+    "ClassLoad",
+    "ClassResult",
+    "Goal",
+    "Visit",
+    "draw_question",
+    "draw_thought",
+    "find_most_students",
+    "run_class",
+    "student_draws",
+]
 
 
 @dataclass(frozen=True)
@@ -170,8 +180,8 @@ class ClassResult:
 
 def run_class(load: ClassLoad, machine: Machine) -> ClassResult:
     """Until every question asked within the class is answered."""
-    draws = [random.Random(f"{load.seed} {student}") for student in range(load.students)]
-    asking = [(0.0 if load.start == "together" else _think(load, draw), i) for i, draw in enumerate(draws)]
+    draws = student_draws(load)
+    asking = [(0.0 if load.start == "together" else draw_thought(load, draw), i) for i, draw in enumerate(draws)]
     heapq.heapify(asking)
     open_visits: dict[int, tuple[int, float, int, int]] = {}
     first_at: dict[int, float] = {}
@@ -179,7 +189,7 @@ def run_class(load: ClassLoad, machine: Machine) -> ClassResult:
     while asking or machine.has_work:
         while asking and asking[0][0] <= machine.now:
             moment, student = heapq.heappop(asking)
-            prompt, answer = (_draw_len(mean, draws[student]) for mean in (load.prompt, load.answer))
+            prompt, answer = draw_question(load, draws[student])
             open_visits[machine.ask(prompt, answer)] = (student, moment, prompt, answer)
         if not machine.has_work:
             machine.wait_until(asking[0][0])
@@ -190,7 +200,7 @@ def run_class(load: ClassLoad, machine: Machine) -> ClassResult:
             if is_last:
                 student, moment, prompt, answer = open_visits.pop(request_id)
                 visits.append(Visit(student, moment, first_at.pop(request_id), now, prompt, answer))
-                again = now + _think(load, draws[student])
+                again = now + draw_thought(load, draws[student])
                 if again < load.seconds:
                     heapq.heappush(asking, (again, student))
     return ClassResult(load, tuple(visits), machine.use())
@@ -208,12 +218,20 @@ def find_most_students(run: Callable[[int], ClassResult], goal: Goal, *, most: i
     return low
 
 
-def _think(load: ClassLoad, draw: random.Random) -> float:
+def student_draws(load: ClassLoad) -> list[random.Random]:
+    """Each student's own chance, so that nobody's questions depend on who else is there."""
+    return [random.Random(f"{load.seed} {student}") for student in range(load.students)]
+
+
+def draw_thought(load: ClassLoad, draw: random.Random) -> float:
+    """Seconds until the next question."""
     return draw.expovariate(1 / load.think) if load.think else 0.0
 
 
-def _draw_len(mean: int, draw: random.Random) -> int:
-    return draw.randint(mean - mean // 2, mean + mean // 2)
+def draw_question(load: ClassLoad, draw: random.Random) -> tuple[int, int]:
+    """Tokens of the prompt and of the answer."""
+    prompt, answer = (draw.randint(mean - mean // 2, mean + mean // 2) for mean in (load.prompt, load.answer))
+    return prompt, answer
 
 
 def _rounded(value: float) -> float:

@@ -104,13 +104,17 @@ def size_fleet(table: StepTable, load: ClassLoad, goal: Goal, students: Sequence
 
 
 def _cells(result: ClassResult, last: float | None) -> str:
+    """A server does not tell how busy it is, nor of its blocks."""
+    use = result.use
     ttft = "".join(f"{result.ttft(share):8.3f}" for share in (50, 95, 99))
-    pool = result.use.peak_blocks / result.use.num_blocks
+    busy, pool = (
+        (f"{result.busy:6.0%}", f"{use.peak_blocks / use.num_blocks:8.1%}") if use.num_blocks else (" " * 6, "")
+    )
     told = "" if last is None else f"{last:.2f}"
     marks = " *" if result.outside else ""
-    if result.use.num_preemptions:
-        marks += f" ({result.use.num_preemptions} preempted)"
+    if use.num_preemptions:
+        marks += f" ({use.num_preemptions} preempted)"
     return (
-        f"{result.mean_waiting:10.1f}{result.busy:6.0%}{result.tokens_per_second:9,.0f}  {ttft}{told:>13}"
-        f"  {result.rate(5):7.0f}{result.rate(50):7.0f}{pool:8.1%}{marks}"
+        f"{result.mean_waiting:10.1f}{busy}{result.tokens_per_second:9,.0f}  {ttft}{told:>13}"
+        f"  {result.rate(5):7.0f}{result.rate(50):7.0f}{pool}{marks}"
     )

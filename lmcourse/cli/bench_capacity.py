@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lmcourse.cli.bench_flags import add_kind, bench_config, bench_model, keep_result, whole_number
 
 if TYPE_CHECKING:
-    from lmcourse.bench import ClassLoad, ClassResult, Grid, Stand, StepTable
+    from lmcourse.bench import ClassLoad, ClassResult, Goal, Grid, Stand, StepTable
 
 __all__ = ["add_kinds", "run_capacity", "run_steps"]
 
@@ -27,6 +27,7 @@ _CAPACITY_EXAMPLES = """examples:
   lmcourse bench capacity --students 8 30                            steps measured here and now, on this machine
   lmcourse bench capacity dummy:internlm2-1_8b --steps benchmarks/steps_h200.json --students 30 300 --largest
   lmcourse bench capacity --students 8 --think 2 --minutes 0.5 --check      and the engine itself, in real time
+  lmcourse bench capacity --steps steps.json --students 30 --minutes 2 --server http://SERVER:23333 --api-key KEY
 """
 
 
@@ -83,6 +84,8 @@ def _add_class(parser: argparse.ArgumentParser) -> None:
         help="measured step times; MODEL and --quant-policy say which (default: measured here and now)")  # fmt: skip
     add("--check", action="store_true",
         help="run each class on the engine, too, in real time; without --steps (default: off)")  # fmt: skip
+    add("--server", metavar="URL", help="run each class on this server, too, in real time (default: none)")
+    add("--api-key", metavar="KEY", help="that the server asks for (default: none)")
 
 
 def run_steps(args: argparse.Namespace) -> int:
@@ -93,7 +96,7 @@ def run_steps(args: argparse.Namespace) -> int:
 
 
 def run_capacity(args: argparse.Namespace) -> int:
-    from lmcourse.bench import ClassLoad, Goal
+    from lmcourse.bench import ClassLoad, Goal, pick_table, read_tables
     from lmcourse.errors import ConfigError
 
     goal = Goal(*args.goal)
@@ -101,28 +104,23 @@ def run_capacity(args: argparse.Namespace) -> int:
     load = ClassLoad(args.students[0], seconds=60 * args.minutes, start="spread", **lens)
     if args.fleet and not args.largest:
         raise ConfigError("--fleet divides by the largest class", expected="--largest", where="--fleet")
-    if args.steps is None:
-        with _measured(args, longest=load.longest) as (stand, table):
-            return _simulate(args, table, load, goal, _on_engine(stand) if args.check else None)
-    if args.check:
-        raise ConfigError(
-            "the engine can be asked only where its steps are timed", expected="no --steps", where="--check"
-        )
-    from lmcourse.bench import pick_table, read_tables
-
-    return _simulate(args, pick_table(read_tables(args.steps), args.model, args.quant_policy), load, goal, None)
+    if args.check and (args.steps or args.server):
+        raise ConfigError("--check asks the engine whose steps are timed here", expected="no --steps, no --server")
+    if args.steps is not None:
+        return _simulate(args, pick_table(read_tables(args.steps), args.model, args.quant_policy), load, goal)
+    with _measured(args, longest=load.longest) as (stand, table):
+        return _simulate(args, table, load, goal, stand)
 
 
 def _simulate(
-    args: argparse.Namespace, table: StepTable, load: ClassLoad, goal: Any,
-    measure: Callable[[ClassLoad], ClassResult] | None,
-) -> int:  # fmt: skip
+    args: argparse.Namespace, table: StepTable, load: ClassLoad, goal: Goal, stand: Stand | None = None
+) -> int:
     from dataclasses import replace
 
     from lmcourse.bench.capacity_report import HEADER, simulate_row, size_fleet
 
     print(f"{_tell_setting(table)}\n{_tell_load(load, goal)}\n\n{HEADER}", flush=True)
-    rows = []
+    rows, measure = [], _chosen_check(args, stand)
     for students in args.students:
         rows.append(simulate_row(table, replace(load, students=students), goal, measure))
         print(rows[-1], flush=True)
@@ -166,10 +164,15 @@ def _grid(args: argparse.Namespace) -> Grid:
     return Grid(decodes, prompts, mixed)
 
 
-def _on_engine(stand: Stand) -> Callable[[ClassLoad], ClassResult]:
-    from lmcourse.bench import EngineMachine, run_class
+def _chosen_check(args: argparse.Namespace, stand: Stand | None) -> Callable[[ClassLoad], ClassResult] | None:
+    """What runs a class in real time beside the simulation."""
+    from lmcourse.bench import EngineMachine, run_class, run_served_class
 
-    return lambda load: run_class(load, EngineMachine(stand.engine))
+    if args.server:
+        return lambda load: run_served_class(load, args.server, api_key=args.api_key)
+    if args.check and stand is not None:
+        return lambda load: run_class(load, EngineMachine(stand.engine))
+    return None
 
 
 def _tell_table(table: StepTable) -> str:
@@ -188,7 +191,7 @@ def _tell_setting(table: StepTable) -> str:
     return f"{table.name}, {head.get('dtype')}, on {table.place}; {when}\n{limits}"
 
 
-def _tell_load(load: ClassLoad, goal: Any) -> str:
+def _tell_load(load: ClassLoad, goal: Goal) -> str:
     return (
         f"{load.think:g} s of thought, {load.prompt} tokens of prompt, {load.answer} of answer, "
         f"{load.seconds / 60:g} minutes, seed {load.seed}\n"

@@ -64,7 +64,7 @@ def test_bench_capacity_measures_and_checks_on_the_engine(parser, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [("--fleet 30", "largest"), ("--think -1", "think"), ("--minutes 0", "time"), ("--goal 0 1", "goal"),
-     ("--check", "steps"), ("--quant-policy 8", "quant_policy=8")],
+     ("--check", "steps"), ("--check --server http://x", "server"), ("--quant-policy 8", "quant_policy=8")],
 )  # fmt: skip
 def test_bench_capacity_with_bad_settings_is_one_error(parser, steps, words, message):
     args = parser.parse_args(["bench", "capacity", "--steps", str(steps), *words.split()])
