@@ -139,10 +139,20 @@ class _Listener:
             return load(builder, pointers, mask, *rest)
 
         self._kind.create_masked_load = listening
+        self._patch = interpreter._patch_lang_tensor
+        interpreter._patch_lang_tensor = self._patch_for_numpy
         return self
 
+    def _patch_for_numpy(self, tensor: Any, *rest: Any) -> None:
+        """A loop's bound is an array of one number, which numpy 2.4 no longer takes from Triton 3.6 as an int."""
+        self._patch(tensor, *rest)
+        tensor.__index__ = lambda bound: int(bound.handle.data.item())
+
     def __exit__(self, *_: object) -> None:
+        from triton.runtime import interpreter
+
         self._kind.create_masked_load = self._load
+        interpreter._patch_lang_tensor = self._patch
 
     def _note(self, addresses: Any, program: tuple[int, int, int]) -> None:
         for what, pool in self._pools.items():

@@ -40,19 +40,34 @@ def draw_patches(picture: ArrayLike, patch: int) -> Drawing:
     pixels = _pixels(picture)
     down, across = pixels.shape[0] // patch, pixels.shape[1] // patch
     figure = Figure(figsize=(8.2, 4.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, squeeze=False)[0]
-    _show(left.subplots(), pixels, f"{pixels.shape[1]} × {pixels.shape[0]} pixels")
-    right.suptitle(f"{down * across} patches of {patch} × {patch}", fontsize="small")
-    for number, axes in enumerate(right.subplots(down, across, gridspec_kw={"wspace": 0.1, "hspace": 0.1}).flat):
-        row, column = divmod(number, across)
-        axes.imshow(pixels[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch])
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_color("lightgrey")
-        if column == 0 or number == down * across - 1:
-            axes.set_title(str(number), fontsize=6, loc="left", pad=1)
+    left, right = figure.subplots(1, 2)
+    _show(left, pixels, f"{pixels.shape[1]} × {pixels.shape[0]} pixels")
+    _show(right, _apart(pixels, patch), f"{down * across} patches of {patch} × {patch}; numbers of each row's first")
+    right.axis("on")
+    right.spines[:].set_visible(False)
+    pitch, every = patch + _gap(patch), -(-down // 12)
+    rows = range(0, down, every)
+    right.set_xticks([])
+    right.set_yticks([row * pitch + patch / 2 for row in rows], [str(row * across) for row in rows], fontsize=7)
+    right.tick_params(length=0)
     words = f"{pixels.shape[1]} × {pixels.shape[0]} pixels are cut into {down} rows of {across} patches"
     return Drawing(figure, f"{words}, {down * across} in all, read row by row.")
+
+
+def _gap(patch: int) -> int:
+    return max(1, patch // 6)
+
+
+def _apart(pixels: NDArray[np.uint8], patch: int) -> NDArray[np.uint8]:
+    """The patches of a picture on a grey ground, a little apart."""
+    pitch = patch + _gap(patch)
+    down, across = pixels.shape[0] // patch, pixels.shape[1] // patch
+    ground = np.full((down * pitch - _gap(patch), across * pitch - _gap(patch), 3), 205, dtype=np.uint8)
+    for row in range(down):
+        for column in range(across):
+            cut = pixels[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
+            ground[row * pitch : row * pitch + patch, column * pitch : column * pitch + patch] = cut
+    return ground
 
 
 def draw_features(features: Mapping[str, ArrayLike]) -> Drawing:
@@ -115,9 +130,8 @@ def draw_attention(picture: ArrayLike, weights: Mapping[str, ArrayLike]) -> Draw
     said = []
     for axes, (word, values) in zip(np.atleast_1d(figure.subplots(1, len(weights))), weights.items(), strict=True):
         table = np.asarray(values, dtype=np.float32)
-        light = np.kron(
-            table / table.max(), np.ones((pixels.shape[0] // table.shape[0], pixels.shape[1] // table.shape[1]))
-        )
+        rows, columns = (np.arange(pixels.shape[i]) * table.shape[i] // pixels.shape[i] for i in (0, 1))
+        light = (table / table.max())[rows][:, columns]
         axes.imshow((pixels * (0.2 + 0.8 * light[..., None])).clip(0, 1), interpolation="nearest")
         axes.set_title(f"“{word}”", fontsize="small")
         axes.axis("off")

@@ -21,11 +21,17 @@ def rng() -> np.random.Generator:
 def test_draw_patches_shows_the_whole_and_every_patch(rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)
     drawing = draw_patches(pixels, 16)
-    shown = [axes.images[0].get_array() for axes in drawing.figure.axes]
-    assert len(shown) == 1 + 6
-    assert (shown[0] == pixels).all()
-    assert (shown[6] == pixels[16:32, 32:48]).all()
+    whole, cut = (np.asarray(axes.images[0].get_array()) for axes in drawing.figure.axes)
+    assert (whole == pixels).all()
+    assert cut.shape == (2 * 16 + 2, 3 * 16 + 2 * 2, 3), "two grey pixels between patches"
+    assert (cut[18:34, 36:52] == pixels[16:32, 32:48]).all()
     assert "2 rows of 3 patches, 6 in all" in drawing.alt
+
+
+def test_draw_patches_keeps_few_numbers_of_many_rows(rng: np.random.Generator) -> None:
+    drawing = draw_patches(rng.integers(0, 256, (336, 336, 3), dtype=np.uint8), 14)
+    numbers = [int(label.get_text()) for label in drawing.figure.axes[1].get_yticklabels()]
+    assert numbers == list(range(0, 576, 48))
 
 
 def test_draw_features_has_one_picture_a_stage(rng: np.random.Generator) -> None:
@@ -56,6 +62,14 @@ def test_draw_attention_names_the_brightest_patch(rng: np.random.Generator) -> N
     assert "“red” looks most at the patch in row 2, column 3" in drawing.alt
     shown = np.asarray(drawing.figure.axes[0].images[0].get_array())
     assert shown[20, 28].min() > 0.75 > 0.4 > shown[2, 2].max()
+
+
+def test_draw_attention_stretches_a_grid_that_does_not_divide_the_picture(rng: np.random.Generator) -> None:
+    table = np.zeros((24, 24))
+    table[23, 0] = 1.0
+    shown = np.asarray(draw_attention(np.full((128, 130, 3), 255), {"7": table}).figure.axes[0].images[0].get_array())
+    assert shown.shape == (128, 130, 3)
+    assert shown[127, 0].min() == 1.0 > 0.3 > shown[0, 129].max()
 
 
 def test_drawings_refuse_what_is_no_colour_picture() -> None:
