@@ -33,6 +33,10 @@ around the layers of a recorded step:
     sampling.py           argmax              the likeliest token
     draw.py               draw                temperature, top-k, top-p, min-p without a sort
 
+to make weights small:
+
+    round_columns.py      round_columns       rounding whose errors later columns take over
+
 and what they share: operands.py (Matrix, PackedMatrix, Norm, Rotation, Reach, Stream), packed.py (4-bit weights),
 ragged.py (RaggedBatch, LayerKV), reach.py (scores and distance), packed_kv.py (PackedKV: int8 and int4), kv_tiles.py
 (tiles of either cache), dispatch.py (which form runs), lang.py (Triton, where there is one).
@@ -69,6 +73,7 @@ from lmcourse.kernels.ragged import LayerKV, RaggedBatch
 from lmcourse.kernels.rms_norm import add_rms_norm, rms_norm
 from lmcourse.kernels.rotary import rotate
 from lmcourse.kernels.rotate_write import rotate_write
+from lmcourse.kernels.round_columns import round_columns
 from lmcourse.kernels.swiglu import swiglu
 
 __all__ = [
@@ -106,6 +111,7 @@ __all__ = [
     "rms_norm",
     "rotate",
     "rotate_write",
+    "round_columns",
     "route",
     "run_experts",
     "sum_parts",

@@ -23,10 +23,10 @@ from torch.nn.functional import silu
 from lmcourse.kernels import project, route
 from lmcourse.layers import MoE
 from lmcourse.lite.held_tensors import unpacked
-from lmcourse.lite.layer_job import LayerJob, pack_levels, pack_nearest
+from lmcourse.lite.layer_job import LayerJob, pack_compensated, pack_nearest
 from lmcourse.lite.layer_path import LayerPath
 from lmcourse.lite.two_paths import TwoPaths
-from lmcourse.quant import ChannelStats, InputMoments, compensated
+from lmcourse.quant import ChannelStats, InputMoments
 
 __all__ = ["FEWEST_TOKENS", "Experts", "quantise_experts"]
 
@@ -119,16 +119,14 @@ def _quantise_expert(
 
 def _pack(job: LayerJob, matrices: Mapping[str, Tensor], exact: Tensor, drifted: Tensor) -> dict[str, Tensor]:
     """Matrices that read one input."""
-    out: dict[str, Tensor] = {}
     if not job.method.compensates:
+        out: dict[str, Tensor] = {}
         for name, weight in matrices.items():
             out |= pack_nearest(job, name, weight, _stats(exact) if job.method.clips else None)
         return out
     count = len(drifted)
     moments = InputMoments(drifted.t() @ drifted / count, exact.t() @ drifted / count, count)
-    for name, weight in matrices.items():
-        out |= pack_levels(name, *compensated(weight, moments, job.settings, clip=True))
-    return out
+    return pack_compensated(job, matrices, moments, clip=True)
 
 
 def _activated(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:

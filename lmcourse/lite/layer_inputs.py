@@ -29,7 +29,7 @@ from lmcourse.models import DecoderLayer, make_rotary
 from lmcourse.quant import ChannelStats
 from lmcourse.spec import ModelSpec
 
-__all__ = ["LayerInputs", "LayerRunner", "has_experts", "matrix_names"]
+__all__ = ["LayerInputs", "LayerRunner", "has_experts", "matrix_names", "products"]
 
 _TOKENS_PER_BLOCK = 64
 
@@ -47,6 +47,13 @@ def matrix_names(spec: ModelSpec, number: int) -> tuple[str, ...]:
     return *attention, "mlp.gate_up" if spec.mlp == "gated" else "mlp.up", "mlp.down"
 
 
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """xᵀ · y, float32 [columns of x, columns of y]; halves are multiplied as halves on a GPU, which is exact."""
+    if x.is_cuda and x.dtype == y.dtype == torch.float16:
+        return torch.mm(x.t(), y, out_dtype=torch.float32)
+    return x.float().t() @ y.float()
+
+
 @dataclass
 class _Sums:
     """Of one input, over the tokens seen so far."""
@@ -55,8 +62,8 @@ class _Sums:
     sums: ChannelStats | None = None  # not yet divided by count
 
     def add(self, x: Tensor) -> None:
-        x = x.float()
-        new, old = ChannelStats(x.abs().sum(0), x.abs().amax(0), x.t() @ x), self.sums
+        size = x.float().abs()
+        new, old = ChannelStats(size.sum(0), size.amax(0), products(x, x)), self.sums
         self.count += len(x)
         self.sums = (
             new

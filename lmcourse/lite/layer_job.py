@@ -5,16 +5,28 @@ Lesson: 4 (AWQ from scratch)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lmcourse.lite.methods import Method
 from lmcourse.models import StoredTensor, TensorRule, stored_tensors
-from lmcourse.quant import ChannelStats, Grid, QuantSettings, StoredAwq, fit_grid, quantise, search_clip
+from lmcourse.quant import (
+    ChannelStats,
+    Grid,
+    InputMoments,
+    QuantSettings,
+    StoredAwq,
+    compensated,
+    fit_grid,
+    quantise,
+    search_clip,
+)
 from lmcourse.spec import ModelSpec
 
-__all__ = ["LayerJob", "pack_levels", "pack_nearest", "scaled_stats"]
+__all__ = ["LayerJob", "pack_compensated", "pack_levels", "pack_nearest", "scaled_stats"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,19 @@ def pack_nearest(job: LayerJob, name: str, weight: Tensor, clipped_by: ChannelSt
     limit = None if clipped_by is None else search_clip(weight, clipped_by.second_moment, job.settings)
     grid = fit_grid(weight, job.settings, limit=limit)
     return pack_levels(name, quantise(weight, grid, job.settings), grid)
+
+
+def pack_compensated(
+    job: LayerJob, matrices: Mapping[str, Tensor], moments: InputMoments, *, clip: bool
+) -> dict[str, Tensor]:
+    """Matrices that read one input, rounded as one: each of the sums over that input is taken apart once for all."""
+    levels, grid = compensated(torch.cat(list(matrices.values())), moments, job.settings, clip=clip)
+    out: dict[str, Tensor] = {}
+    first = 0
+    for name, weight in matrices.items():
+        rows = slice(first, first := first + len(weight))
+        out |= pack_levels(name, levels[rows], Grid(grid.scale[rows], grid.zero[rows]))
+    return out
 
 
 def pack_levels(name: str, levels: Tensor, grid: Grid) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lmcourse.kernels import RaggedBatch, Stream, sum_stream
 from lmcourse.layers import MLP, PlainMLP
-from lmcourse.lite.layer_inputs import LayerRunner
+from lmcourse.lite.layer_inputs import LayerRunner, products
 from lmcourse.models import DecoderLayer
 from lmcourse.quant import InputMoments
 
@@ -75,6 +75,6 @@ def side_by_side(exact: LayerPath, drifted: LayerPath, matrix: str) -> InputMome
     """How the inputs of a matrix vary on both paths, and together."""
     count, second, cross = 0, torch.zeros(()), torch.zeros(())
     for x, seen in zip(exact.inputs(matrix), drifted.inputs(matrix), strict=True):
-        x, seen = x.float(), seen.float()
-        count, second, cross = count + len(x), second.to(x.device) + seen.t() @ seen, cross.to(x.device) + x.t() @ seen
+        count += len(x)
+        second, cross = second.to(x.device) + products(seen, seen), cross.to(x.device) + products(x, seen)
     return InputMoments(second / count, cross / count, count)

@@ -24,10 +24,10 @@ from torch import Tensor
 from lmcourse.errors import CalibrationError
 from lmcourse.lite.expert_quantise import Experts, quantise_experts
 from lmcourse.lite.layer_inputs import LayerInputs, has_experts, matrix_names
-from lmcourse.lite.layer_job import LayerJob, pack_levels, pack_nearest, scaled_stats
+from lmcourse.lite.layer_job import LayerJob, pack_compensated, pack_nearest, scaled_stats
 from lmcourse.lite.layer_path import side_by_side
 from lmcourse.lite.two_paths import TwoPaths
-from lmcourse.quant import ChannelStats, compensated
+from lmcourse.quant import ChannelStats
 
 __all__ = ["SmallLayer", "quantise_layer"]
 
@@ -134,10 +134,7 @@ def _round(
         clips = job.method.clips and module != "attention.qkv"  # AWQ leaves them: scores are sensitive
         return _merged(pack_nearest(job, name, weights.pop(name), stats if clips else None) for name in sources)
     moments = side_by_side(paths.exact, paths.drifted, module)
-    out: dict[str, Tensor] = {}
-    for name in sources:
-        levels, grid = compensated(weights.pop(name), moments, job.settings, clip=module != "attention.qkv")
-        out |= pack_levels(name, levels, grid)
+    out = pack_compensated(job, {name: weights.pop(name) for name in sources}, moments, clip=module != "attention.qkv")
     paths.change(module, out)
     return out
 

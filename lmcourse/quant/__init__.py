@@ -16,7 +16,7 @@ from lmcourse.quant.awq import (
     smooth_scale,
     typical_weight,
 )
-from lmcourse.quant.compensation import InputMoments, aimed, compensated, quantise_compensated, refitted
+from lmcourse.quant.compensation import InputMoments, aimed, compensated, inverse_factor, quantise_compensated, refitted
 from lmcourse.quant.formats import (
     INT8_ROWS,
     PLAIN,
@@ -52,6 +52,7 @@ __all__ = [
     "fake_quantise",
     "fit_grid",
     "grouped",
+    "inverse_factor",
     "output_error",
     "pack_columns",
     "quantise",

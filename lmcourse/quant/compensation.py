@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmcourse.kernels import round_columns
 from lmcourse.quant.awq import search_clip
 from lmcourse.quant.rounding import Grid, QuantSettings, fit_grid, quantise
 
-__all__ = ["InputMoments", "aimed", "compensated", "quantise_compensated", "refitted"]
+__all__ = ["InputMoments", "aimed", "compensated", "inverse_factor", "quantise_compensated", "refitted"]
 
 _DAMPING = 0.01  # of the mean of C's diagonal: inputs that were hardly seen take over no errors
 _MOST_CHANCE = 0.25  # fewer than four inputs a column say too little of how they go together
@@ -63,28 +64,28 @@ def compensated(weight: Tensor, moments: InputMoments, settings: QuantSettings, 
         return quantise(weight, grid, settings), grid
     target = aimed(weight, moments)
     grid = fit_grid(target, settings, limit=search_clip(target, moments.second, settings) if clip else None)
+    factor = inverse_factor(moments.second)
     for _ in range(_FITS):
-        levels = quantise_compensated(target, grid, settings, moments.second)
+        levels = quantise_compensated(target, grid, settings, factor)
         grid = refitted(target, levels, grid, moments.second)
     return levels, grid
 
 
-def quantise_compensated(weight: Tensor, grid: Grid, settings: QuantSettings, second_moment: Tensor) -> Tensor:
-    """uint8 [rows, columns], from 0 to settings.largest; second_moment is C = E[x · xᵀ] of the input."""
-    left, factor = weight.float().clone(), _inverse_factor(second_moment)
+def quantise_compensated(weight: Tensor, grid: Grid, settings: QuantSettings, factor: Tensor) -> Tensor:
+    """uint8 [rows, columns], from 0 to settings.largest; factor is inverse_factor(C), C = E[x · xᵀ] of the input.
+
+    Errors go to the columns of the same portion one by one, to all later ones in one product.
+    """
+    left = weight.float().clone()
     levels = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
     columns = weight.shape[1]
     for first in range(0, columns, _COLUMNS_AT_ONCE):
-        last = min(first + _COLUMNS_AT_ONCE, columns)
-        errors = torch.empty_like(left[:, first:last])
-        for column in range(first, last):
-            group = column // settings.group_size
-            scale, zero = grid.scale[:, group], grid.zero[:, group]
-            level = (left[:, column] / scale).round().add_(zero).clamp_(0, settings.largest)
-            error = (left[:, column] - (level - zero) * scale) / factor[column, column]
-            left[:, column + 1 : last] -= error[:, None] * factor[column, column + 1 : last]
-            levels[:, column], errors[:, column - first] = level.to(torch.uint8), error
-        left[:, last:] -= errors @ factor[first:last, last:]
+        at = slice(first, min(first + _COLUMNS_AT_ONCE, columns))
+        group = torch.arange(at.start, at.stop, device=weight.device) // settings.group_size
+        levels[:, at], errors = round_columns(
+            left[:, at], factor[at, at], grid.scale[:, group], grid.zero[:, group], settings.largest
+        )
+        left[:, at.stop :] -= errors @ factor[at, at.stop :]
     return levels
 
 
@@ -107,7 +108,7 @@ def refitted(weight: Tensor, levels: Tensor, grid: Grid, second_moment: Tensor) 
     return Grid(torch.where(sound, scale, grid.scale).half().float(), grid.zero)
 
 
-def _inverse_factor(second_moment: Tensor) -> Tensor:
+def inverse_factor(second_moment: Tensor) -> Tensor:
     """Upper triangular U with Uᵀ · U = (C + damping)⁻¹, float32."""
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(_damped(second_moment, _DAMPING)))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
@@ -116,6 +117,6 @@ def _inverse_factor(second_moment: Tensor) -> Tensor:
 
 def _damped(second_moment: Tensor, share: float) -> Tensor:
     """float64: C + share · the mean of its diagonal."""
-    moment = second_moment.double()
-    damping = share * moment.diagonal().mean().clamp(min=_LEAST_MOMENT)
-    return moment + damping * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+    moment = second_moment.to(torch.float64, copy=True)
+    moment.diagonal().add_(share * moment.diagonal().mean().clamp(min=_LEAST_MOMENT))
+    return moment

@@ -29,6 +29,7 @@ from lmcourse.kernels.norm_qkv import norm_qkv_rows
 from lmcourse.kernels.project import project_rows, project_tiles
 from lmcourse.kernels.rank_sum import TILE, Mailbox, rank_sum
 from lmcourse.kernels.rotate_write import rotate_write_triton
+from lmcourse.kernels.round_columns import round_columns_triton
 from lmcourse.kernels.sampling import argmax_triton
 from lmcourse.kernels.swiglu import swiglu_triton
 from lmcourse.kernels.w4a16_experts import packed_experts_rows
@@ -107,6 +108,15 @@ REST = {
         (meta(8, KV_HEADS, HEAD_DIM), meta(8, KV_HEADS, HEAD_DIM), quantised(INT4), place(8)[2]),
     ),
     "swiglu": (swiglu_triton, (meta(4096, 2 * INTERMEDIATE),)),
+    "round_columns": (
+        round_columns_triton,
+        (
+            meta(8192, 128, dtype=torch.float32),
+            meta(128, 128, dtype=torch.float32),
+            *(meta(8192, 128, dtype=torch.float32),) * 2,
+            15,
+        ),
+    ),
     "rank_sum": (rank_sum, (meta(4, 8, HIDDEN, dtype=torch.float32), mailbox(2))),
     "argmax": (argmax_triton, (meta(8, VOCAB, dtype=torch.float32), meta(8, dtype=torch.int64))),
 }

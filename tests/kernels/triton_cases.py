@@ -47,6 +47,7 @@ from lmcourse.kernels.norm_qkv import norm_qkv_rows
 from lmcourse.kernels.packed import join_groups, pack_words, unpack_matrix
 from lmcourse.kernels.project import TilePlan, project_rows, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_reference, rotate_write_triton
+from lmcourse.kernels.round_columns import round_columns_reference, round_columns_triton
 from lmcourse.kernels.sampling import argmax_reference, argmax_triton
 from lmcourse.kernels.swiglu import swiglu_parts, swiglu_triton
 from lmcourse.kernels.w4a16 import RowPlan, w4a16_rows
@@ -296,6 +297,19 @@ def case_swiglu():
         parts = 3 * torch.randn(3, tokens, 2 * intermediate)
         gate, up = parts.double().sum(0).chunk(2, dim=1)
         near(swiglu_parts(parts, dtype), gate * torch.sigmoid(gate) * up, dtype, 20)
+
+
+def case_round_columns():
+    """A level may differ where a weight lies in the middle of two; its row then goes another way."""
+    for rows, columns, largest in ((1, 1, 15), (13, 20, 7), (37, 128, 15)):
+        whole = torch.randn(rows, columns + 3)
+        weight, factor = whole[:, 3:], torch.eye(columns) + 0.2 * torch.randn(columns, columns).triu()
+        scale, zero = torch.rand(rows, columns) * 0.2 + 0.1, torch.randint(largest, (rows, columns)).float()
+        got, errors = round_columns_triton(weight, factor, scale, zero, largest)
+        want, want_errors = round_columns_reference(weight, factor, scale, zero, largest)
+        same = (got == want).all(1)
+        assert int(same.sum()) >= rows - 1, f"{int((~same).sum())} of {rows} rows differ"
+        torch.testing.assert_close(errors[same], want_errors[same], atol=1e-4, rtol=1e-4)
 
 
 def case_argmax():

@@ -8,6 +8,7 @@ from lmcourse.quant import (
     QuantSettings,
     fake_quantise,
     fit_grid,
+    inverse_factor,
     output_error,
     quantise,
     quantise_compensated,
@@ -96,7 +97,7 @@ def test_quantise_compensated_beats_rounding_where_inputs_go_together():
     x = torch.randn(500, 8) @ torch.randn(8, 64) + 0.1 * torch.randn(500, 64)  # eight causes behind 64 channels
     second_moment, weight = x.t() @ x / len(x), torch.randn(40, 64)
     grid = fit_grid(weight, SETTINGS)
-    levels = quantise_compensated(weight, grid, SETTINGS, second_moment)
+    levels = quantise_compensated(weight, grid, SETTINGS, inverse_factor(second_moment))
     assert int(levels.max()) <= SETTINGS.largest
     back = ((levels.view(40, 2, 32) - grid.zero[..., None]) * grid.scale[..., None]).view_as(weight)
     plain = fake_quantise(weight, grid, SETTINGS)
@@ -108,5 +109,6 @@ def test_quantise_compensated_of_inputs_apart_is_rounding():
     grid = fit_grid(weight, SETTINGS)
     for moment in (torch.eye(64), torch.zeros(64, 64)):
         assert torch.equal(
-            quantise_compensated(weight, grid, SETTINGS, moment), quantise(weight, grid, SETTINGS).to(torch.uint8)
+            quantise_compensated(weight, grid, SETTINGS, inverse_factor(moment)),
+            quantise(weight, grid, SETTINGS).to(torch.uint8),
         )
