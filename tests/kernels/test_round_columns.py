@@ -25,7 +25,7 @@ def test_round_columns_levels_and_errors_make_up_the_weight(rows, columns):
     torch.testing.assert_close(value, weight.double(), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("factor, columns", [((4, 5), 4), ((4, 4), 5), ((300, 300), 300)])
+@pytest.mark.parametrize(("factor", "columns"), [((4, 5), 4), ((4, 4), 5), ((300, 300), 300)])
 def test_round_columns_of_other_shapes_is_refused(factor, columns):
     with pytest.raises(ValueError, match="portion of columns"):
         round_columns(*(torch.zeros(shape) for shape in ((3, columns), factor, (3, columns), (3, columns))), 15)
