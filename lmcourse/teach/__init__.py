@@ -19,6 +19,9 @@ packed_product.py    the 4-bit kernel under the interpreter
 kernel_reads.py      the attention kernel in Triton's interpreter, and what it loads
 seeing.py            a picture as patches, tiles, tokens; where a word looks
 source.py            a kernel's stages, cut at its own comments
+class_view.py        a class on its server, live
+class_chart.py       one moment of it as a figure
+class_table.py       and as sentences and HTML
 widgets.py           Stepper: a slider over drawings
 style.py             hatches, tints, units
 """
@@ -26,6 +29,9 @@ style.py             hatches, tints, units
 from __future__ import annotations
 
 from lmcourse.teach.block_map import block_map
+from lmcourse.teach.class_chart import class_chart
+from lmcourse.teach.class_table import class_summary, class_table
+from lmcourse.teach.class_view import ClassView, class_view
 from lmcourse.teach.drawing import Drawing
 from lmcourse.teach.error_histogram import error_histogram
 from lmcourse.teach.kernel_reads import interpret_decode
@@ -52,6 +58,7 @@ from lmcourse.teach.trace import PoolState, Timeline, pool_states, timeline
 from lmcourse.teach.widgets import Stepper
 
 __all__ = [
+    "ClassView",
     "Drawing",
     "LiveBytes",
     "PoolState",
@@ -62,6 +69,10 @@ __all__ = [
     "Timeline",
     "attainable",
     "block_map",
+    "class_chart",
+    "class_summary",
+    "class_table",
+    "class_view",
     "crossing",
     "draw_attention",
     "draw_features",

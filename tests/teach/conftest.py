@@ -61,3 +61,11 @@ def record(*, prefix_caching: bool) -> Recorded:
             truth[stats.num_steps] = {r.request_id: (tuple(r.blocks), r.num_computed) for r in running}
         kept = frozenset(engine._scheduler.blocks._cached)
         return Recorded(log, truth, stats.num_preemptions, stats.num_steps, kept)
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """A generator whose fresh seed is shown when the test fails."""
+    seed = random.SystemRandom().randrange(2**32)
+    print("seed", seed)
+    return random.Random(seed)
