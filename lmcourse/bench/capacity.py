@@ -6,6 +6,7 @@
 A student asks again only when the answer is there: a closed loop, that cannot pile up more than one question a head.
 Thinking takes an exponential time of the given mean; prompts and answers are of lengths drawn evenly from half of their
 mean to one and a half of it. `together` has everybody ask at once as the class begins, `spread` after a first thought.
+`flood` is one more, who thinks not at all and keeps so many questions open; results are those of the others.
 
 Contract: the same seed gives the same class, whatever the machine. Questions asked before the end are answered to
 their end; all of them count.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,12 +50,15 @@ class ClassLoad:
     seconds: float = 300.0  # in which questions are asked
     start: str = "together"  # or spread
     seed: int = 0
+    flood: int = 0  # questions that one more keeps open all the time
 
     def __post_init__(self) -> None:
         whole = {"students": self.students, "prompt": self.prompt, "answer": self.answer}
         for name, value in whole.items():
             if value < 1:
                 raise ConfigError(f"{name} is out of range", expected="1 or more", got=value, where=name)
+        if self.flood < 0:
+            raise ConfigError("flood is out of range", expected="0 or more", got=self.flood, where="flood")
         if not 0 <= self.think < float("inf"):
             raise ConfigError("think is out of range", expected="0 seconds or more", got=self.think, where="think")
         if not 0 < self.seconds < float("inf"):
@@ -66,6 +70,10 @@ class ClassLoad:
     def longest(self) -> int:
         """Tokens of the longest question with its answer."""
         return (3 * self.prompt) // 2 + (3 * self.answer) // 2
+
+    def account(self, student: int) -> str:
+        """Whose question it is."""
+        return f"student {student}" if student < self.students else "flood"
 
 
 @dataclass(frozen=True)
@@ -108,16 +116,26 @@ class Goal:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """All questions of a class, and what the machine did. Means are over the time from the first question on."""
+    """All questions of a class, and what the machine did. Means are over the time until the last answer's end."""
 
     load: ClassLoad
     visits: tuple[Visit, ...]
     use: MachineUse
+    flooded: tuple[Visit, ...] = ()  # of the one who floods
+
+    @classmethod
+    def of(cls, load: ClassLoad, visits: Iterable[Visit], use: MachineUse) -> ClassResult:
+        """From the visits of everybody, the one who floods among them."""
+        ours: list[Visit] = []
+        theirs: list[Visit] = []
+        for visit in visits:
+            (ours if visit.student < load.students else theirs).append(visit)
+        return cls(load, tuple(ours), use, tuple(theirs))
 
     @property
     def span(self) -> float:
         """Seconds until the last answer's end."""
-        return max(visit.ended_at for visit in self.visits)
+        return max(visit.ended_at for visit in (*self.visits, *self.flooded))
 
     @property
     def questions_per_second(self) -> float:
@@ -170,6 +188,7 @@ class ClassResult:
         return {
             **asdict(self.load),
             "questions": len(self.visits),
+            "flooded_tokens_per_second": _rounded(sum(visit.answer for visit in self.flooded) / self.span),
             **{name: _rounded(getattr(self, name)) for name in names},
             "ttft_seconds": {f"p{share}": _rounded(self.ttft(share)) for share in (50, 95, 99)},
             "ttft_of_first_questions": {f"p{share}": _rounded(percentile(first, share)) for share in (50, 95, 100)},
@@ -181,7 +200,10 @@ class ClassResult:
 def run_class(load: ClassLoad, machine: Machine) -> ClassResult:
     """Until every question asked within the class is answered."""
     draws = student_draws(load)
-    asking = [(0.0 if load.start == "together" else draw_thought(load, draw), i) for i, draw in enumerate(draws)]
+    asking = [
+        (0.0 if load.start == "together" else draw_thought(load, student, draws[student]), student)
+        for student in range(len(draws))
+    ]
     heapq.heapify(asking)
     open_visits: dict[int, tuple[int, float, int, int]] = {}
     first_at: dict[int, float] = {}
@@ -190,7 +212,7 @@ def run_class(load: ClassLoad, machine: Machine) -> ClassResult:
         while asking and asking[0][0] <= machine.now:
             moment, student = heapq.heappop(asking)
             prompt, answer = draw_question(load, draws[student])
-            open_visits[machine.ask(prompt, answer)] = (student, moment, prompt, answer)
+            open_visits[machine.ask(prompt, answer, load.account(student))] = (student, moment, prompt, answer)
         if not machine.has_work:
             machine.wait_until(asking[0][0])
             continue
@@ -200,10 +222,10 @@ def run_class(load: ClassLoad, machine: Machine) -> ClassResult:
             if is_last:
                 student, moment, prompt, answer = open_visits.pop(request_id)
                 visits.append(Visit(student, moment, first_at.pop(request_id), now, prompt, answer))
-                again = now + draw_thought(load, draws[student])
+                again = now + draw_thought(load, student, draws[student])
                 if again < load.seconds:
                     heapq.heappush(asking, (again, student))
-    return ClassResult(load, tuple(visits), machine.use())
+    return ClassResult.of(load, visits, machine.use())
 
 
 def find_most_students(run: Callable[[int], ClassResult], goal: Goal, *, most: int = 4096) -> int:
@@ -219,13 +241,13 @@ def find_most_students(run: Callable[[int], ClassResult], goal: Goal, *, most: i
 
 
 def student_draws(load: ClassLoad) -> list[random.Random]:
-    """Each student's own chance, so that nobody's questions depend on who else is there."""
-    return [random.Random(f"{load.seed} {student}") for student in range(load.students)]
+    """Each student's own chance, so that nobody's questions depend on who else is there; then those of the flood."""
+    return [random.Random(f"{load.seed} {student}") for student in range(load.students + load.flood)]
 
 
-def draw_thought(load: ClassLoad, draw: random.Random) -> float:
+def draw_thought(load: ClassLoad, student: int, draw: random.Random) -> float:
     """Seconds until the next question."""
-    return draw.expovariate(1 / load.think) if load.think else 0.0
+    return draw.expovariate(1 / load.think) if load.think and student < load.students else 0.0
 
 
 def draw_question(load: ClassLoad, draw: random.Random) -> tuple[int, int]:

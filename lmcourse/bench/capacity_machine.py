@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from lmcourse.bench.capacity_steps import StepTable
 from lmcourse.config import GenerationConfig
 from lmcourse.engine.blocks import BlockManager
+from lmcourse.engine.queues import FirstComeQueue, Queue
 from lmcourse.engine.request import Request
 from lmcourse.engine.scheduler import Plan, Scheduler
 
@@ -63,7 +64,7 @@ class Machine(Protocol):
     def has_work(self) -> bool:
         """Whether `advance` has anything to do."""
 
-    def ask(self, prompt_len: int, num_outputs: int) -> int:
+    def ask(self, prompt_len: int, num_outputs: int, account: str | None = None) -> int:
         """A request's id; it starts with the next step that is planned."""
 
     def advance(self) -> list[News]:
@@ -79,13 +80,21 @@ class Machine(Protocol):
 class VirtualMachine:
     """The scheduler's own decisions, timed by a table."""
 
-    def __init__(self, table: StepTable, *, max_running: int | None = None, num_blocks: int | None = None) -> None:
-        """The table's limits, unless given; a smaller pool shows a smaller card."""
+    def __init__(
+        self,
+        table: StepTable,
+        *,
+        max_running: int | None = None,
+        num_blocks: int | None = None,
+        queue: Queue | None = None,
+    ) -> None:
+        """The table's limits, unless given; a smaller pool shows a smaller card. queue: an empty one of its own."""
         self._table = table
         self._scheduler = Scheduler(
             BlockManager(num_blocks or table.num_blocks, table.tokens_per_block),
             max_running=max_running or table.max_running,
             max_tokens_per_step=table.max_tokens_per_step,
+            waiting=queue,
         )
         self._in_flight: deque[tuple[Plan, float]] = deque()  # with the moment of its end
         self._now = self._device_free_at = 0.0
@@ -100,8 +109,8 @@ class VirtualMachine:
     def has_work(self) -> bool:
         return self._scheduler.has_work
 
-    def ask(self, prompt_len: int, num_outputs: int) -> int:
-        request = Request(self._next_id, [0] * prompt_len, prompt_len + num_outputs)
+    def ask(self, prompt_len: int, num_outputs: int, account: str | None = None) -> int:
+        request = Request(self._next_id, [0] * prompt_len, prompt_len + num_outputs, account=account)
         self._next_id += 1
         self._scheduler.add(request)
         return request.request_id
@@ -159,8 +168,10 @@ class VirtualMachine:
 class EngineMachine:
     """The engine, in real time. Prompts are random ids of its vocabulary, answers have the asked length."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, queue: Queue | None = None) -> None:
+        """The engine is idle, and keeps the queue."""
         self._engine = engine
+        engine.line_up(queue or FirstComeQueue())
         self._origin = time.perf_counter()
         self._busy, self._peak_blocks = 0.0, 0
         self._before = engine.stats()
@@ -174,10 +185,11 @@ class EngineMachine:
     def has_work(self) -> bool:
         return self._engine.has_work
 
-    def ask(self, prompt_len: int, num_outputs: int) -> int:
+    def ask(self, prompt_len: int, num_outputs: int, account: str | None = None) -> int:
         first = 1 + 7919 * len(self._wanted)
         prompt = [(first + 104729 * i) % self._engine.spec.vocab for i in range(prompt_len)]
-        request_id = self._engine.add(prompt, GenerationConfig(max_new_tokens=num_outputs, ignore_eos=True))
+        rule = GenerationConfig(max_new_tokens=num_outputs, ignore_eos=True)
+        request_id = self._engine.add(prompt, rule, account=account)
         self._wanted[request_id] = num_outputs
         return request_id
 

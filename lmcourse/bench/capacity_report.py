@@ -13,8 +13,10 @@ from lmcourse.bench.capacity import ClassLoad, ClassResult, Goal, find_most_stud
 from lmcourse.bench.capacity_machine import VirtualMachine
 from lmcourse.bench.capacity_paper import Estimate, estimate, estimate_most_students
 from lmcourse.bench.capacity_steps import StepTable
+from lmcourse.engine.fair_queue import EASY_PLACES, FairQueue
+from lmcourse.engine.queues import FirstComeQueue, Queue
 
-__all__ = ["HEADER", "ClassRow", "Fleet", "simulate_row", "size_fleet"]
+__all__ = ["HEADER", "ClassRow", "Fleet", "make_queue", "simulate_row", "size_fleet"]
 
 HEADER = (
     f"{'students':>9}{'':12}{'answering':>10}{'busy':>6}{'tok/s':>9}  {'first token, s':^24}{'all at once':>13}"
@@ -40,6 +42,10 @@ class ClassRow:
         lines = [f"{load.students:9,}{'  simulated':12}{_cells(self.simulated, last)}  {verdict}"]
         if self.measured is not None:
             lines.append(f"{'':9}{'  measured':12}{_cells(self.measured, None)}")
+        if load.flood:
+            theirs = self.simulated.to_json()["flooded_tokens_per_second"]
+            told = f"beside {load.flood} questions that one more keeps open: {theirs:,.0f} tok/s for those"
+            return "\n".join([*lines, f"{'':11}{told}"])  # paper knows no flood
         paper = self.paper
         lines.append(
             f"{'':9}{'  on paper':12}{paper.answering:10.1f}{'':6}{paper.tokens_per_second:9,.0f}  {'':24}"
@@ -83,24 +89,42 @@ class Fleet:
         return {"most_students": self.most, "most_on_paper": self.on_paper, "engines": engines}
 
 
+def make_queue(name: str, table: StepTable) -> Queue:
+    """`first`: first come, first served, as in one's own engine. `fair`: as a server with a class roster has it."""
+    if name == "first":
+        return FirstComeQueue()
+    return FairQueue(num_easy=EASY_PLACES["cuda" if table.head["machine"]["gpu"] else "cpu"])
+
+
 def simulate_row(
-    table: StepTable, load: ClassLoad, goal: Goal, measure: Callable[[ClassLoad], ClassResult] | None = None
+    table: StepTable,
+    load: ClassLoad,
+    goal: Goal,
+    measure: Callable[[ClassLoad], ClassResult] | None = None,
+    *,
+    queue: str = "first",
 ) -> ClassRow:
     """`measure` runs the same class on an engine."""
     at_once = replace(load, start="together", seconds=1e-6)  # one question each
     return ClassRow(
-        simulated=run_class(load, VirtualMachine(table)),
-        at_once=run_class(at_once, VirtualMachine(table)),
+        simulated=_simulate(table, load, queue),
+        at_once=_simulate(table, at_once, queue),
         paper=estimate(table, load),
         goal=goal,
         measured=None if measure is None else measure(load),
     )
 
 
-def size_fleet(table: StepTable, load: ClassLoad, goal: Goal, students: Sequence[int]) -> Fleet:
+def size_fleet(
+    table: StepTable, load: ClassLoad, goal: Goal, students: Sequence[int], *, queue: str = "first"
+) -> Fleet:
     """Takes a dozen simulations."""
-    most = find_most_students(lambda count: run_class(replace(load, students=count), VirtualMachine(table)), goal)
+    most = find_most_students(lambda count: _simulate(table, replace(load, students=count), queue), goal)
     return Fleet(most, estimate_most_students(table, load, goal), tuple(students))
+
+
+def _simulate(table: StepTable, load: ClassLoad, queue: str) -> ClassResult:
+    return run_class(load, VirtualMachine(table, queue=make_queue(queue, table)))
 
 
 def _cells(result: ClassResult, last: float | None) -> str:

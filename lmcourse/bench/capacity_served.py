@@ -1,8 +1,8 @@
 """The same class over HTTP: its students ask a running server, and what they see is timed where they sit.
 
 Prompts are token ids on /v1/completions, so that they have exactly as many tokens as in the simulation, and answers
-ignore ends of sequence. What comes on top of the engine is the way there: HTTP, JSON, text, and the students' own
-machine, if all of them sit on one.
+ignore ends of sequence. All have one key, so that to the server they are one account. What comes on top of the engine
+is the way there: HTTP, JSON, text, and the students' own machine, if all of them sit on one.
 
 Contract: one question that fails ends the class with its error: a class without it would be another one.
 
@@ -33,17 +33,18 @@ def run_served_class(load: ClassLoad, url: str, *, api_key: str | None = None, m
         visits = loop.run(_run(load, url, api_key, model))
     finally:
         loop.close()
-    return ClassResult(load, tuple(visits), MachineUse(0.0, 0, 0, 0, 0, 0))
+    return ClassResult.of(load, visits, MachineUse(0.0, 0, 0, 0, 0, 0))
 
 
 async def _run(load: ClassLoad, url: str, api_key: str | None, model: str | None) -> list[Visit]:
-    connection = Connection(url, api_key, max_connections=load.students + 1)
+    connection = Connection(url, api_key, max_connections=load.students + load.flood + 1)
     try:
         name = model or (await connection.get("/v1/models"))["data"][0]["id"]
         await _ask(connection, name, (0, 4, 4), time.perf_counter())  # wakes it up, and counts for nothing
         origin = time.perf_counter()
         students = [
-            asyncio.ensure_future(_attend(connection, name, load, student, origin)) for student in range(load.students)
+            asyncio.ensure_future(_attend(connection, name, load, student, origin))
+            for student in range(load.students + load.flood)
         ]
         try:
             return [visit for visits in await asyncio.gather(*students) for visit in visits]
@@ -57,12 +58,12 @@ async def _run(load: ClassLoad, url: str, api_key: str | None, model: str | None
 async def _attend(connection: Connection, model: str, load: ClassLoad, student: int, origin: float) -> list[Visit]:
     """One student's class."""
     draw = student_draws(load)[student]
-    moment = 0.0 if load.start == "together" else draw_thought(load, draw)
+    moment = 0.0 if load.start == "together" else draw_thought(load, student, draw)
     visits: list[Visit] = []
     while not visits or moment < load.seconds:
         await asyncio.sleep(max(0.0, origin + moment - time.perf_counter()))
         visits.append(await _ask(connection, model, (student, *draw_question(load, draw)), origin))
-        moment = visits[-1].ended_at + draw_thought(load, draw)
+        moment = visits[-1].ended_at + draw_thought(load, student, draw)
     return visits
 
 

@@ -79,6 +79,10 @@ def _add_class(parser: argparse.ArgumentParser) -> None:
     add("--largest", action="store_true", help="find the largest class that keeps the goal (default: off)")
     add("--fleet", type=whole_number, nargs="+", default=[], metavar="N",
         help="with --largest: how many such engines for so many students (default: none)")  # fmt: skip
+    add("--flood", type=int, default=0, metavar="N",
+        help="one more student keeps so many questions open all the time (default: 0)")  # fmt: skip
+    add("--queue", choices=("first", "fair"), default="first",
+        help="first come, first served, or as a server with a class roster shares (default: first)")  # fmt: skip
     add("--seed", type=int, default=0, help="of times and lengths (default: 0)")
     add("--steps", type=Path, metavar="FILE",
         help="measured step times; MODEL and --quant-policy say which (default: measured here and now)")  # fmt: skip
@@ -100,7 +104,7 @@ def run_capacity(args: argparse.Namespace) -> int:
     from lmcourse.errors import ConfigError
 
     goal = Goal(*args.goal)
-    lens = {name: getattr(args, name) for name in ("think", "prompt", "answer", "seed")}
+    lens = {name: getattr(args, name) for name in ("think", "prompt", "answer", "seed", "flood")}
     load = ClassLoad(args.students[0], seconds=60 * args.minutes, start="spread", **lens)
     if args.fleet and not args.largest:
         raise ConfigError("--fleet divides by the largest class", expected="--largest", where="--fleet")
@@ -120,16 +124,21 @@ def _simulate(
     from lmcourse.bench.capacity_report import HEADER, simulate_row, size_fleet
 
     print(f"{_tell_setting(table)}\n{_tell_load(load, goal)}\n\n{HEADER}", flush=True)
-    rows, measure = [], _chosen_check(args, stand)
+    rows, measure = [], _chosen_check(args, table, stand)
     for students in args.students:
-        rows.append(simulate_row(table, replace(load, students=students), goal, measure))
+        rows.append(simulate_row(table, replace(load, students=students), goal, measure, queue=args.queue))
         print(rows[-1], flush=True)
     if any(row.simulated.outside for row in rows):
         print("* some steps lie beyond what was measured; the last straight line goes on there")
-    result = {"benchmark": "capacity", "model": table.head["model"], "goal": {"ttft": goal.ttft, "rate": goal.rate}}
+    result = {
+        "benchmark": "capacity",
+        "model": table.head["model"],
+        "queue": args.queue,
+        "goal": {"ttft": goal.ttft, "rate": goal.rate},
+    }
     result |= {"steps": dict(table.head), "rows": [row.to_json() for row in rows]}
     if args.largest:
-        fleet = size_fleet(table, load, goal, args.fleet)
+        fleet = size_fleet(table, load, goal, args.fleet, queue=args.queue)
         print(f"\n{fleet}")
         result |= fleet.to_json()
     keep_result(args, result)
@@ -164,14 +173,17 @@ def _grid(args: argparse.Namespace) -> Grid:
     return Grid(decodes, prompts, mixed)
 
 
-def _chosen_check(args: argparse.Namespace, stand: Stand | None) -> Callable[[ClassLoad], ClassResult] | None:
+def _chosen_check(
+    args: argparse.Namespace, table: StepTable, stand: Stand | None
+) -> Callable[[ClassLoad], ClassResult] | None:
     """What runs a class in real time beside the simulation."""
     from lmcourse.bench import EngineMachine, run_class, run_served_class
+    from lmcourse.bench.capacity_report import make_queue
 
     if args.server:
         return lambda load: run_served_class(load, args.server, api_key=args.api_key)
     if args.check and stand is not None:
-        return lambda load: run_class(load, EngineMachine(stand.engine))
+        return lambda load: run_class(load, EngineMachine(stand.engine, queue=make_queue(args.queue, table)))
     return None
 
 

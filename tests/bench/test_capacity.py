@@ -65,6 +65,15 @@ def test_a_class_that_starts_together_waits_for_all_prompts_first():
     assert together.to_json()["ttft_of_first_questions"]["p100"] >= spread.to_json()["ttft_of_first_questions"]["p100"]
 
 
+def test_who_floods_is_counted_apart():
+    alone, beside = run_toy(4), run_toy(4, flood=30)
+    assert {visit.student for visit in beside.visits} == set(range(4))
+    assert {visit.student for visit in beside.flooded} == set(range(4, 34))
+    assert beside.mean_response > alone.mean_response
+    assert alone.flooded == ()
+    assert beside.to_json()["flooded_tokens_per_second"] > 0
+
+
 def test_thinking_not_at_all_keeps_the_machine_busy():
     assert run_toy(3, think=0.0).busy == pytest.approx(1)
 
@@ -93,8 +102,8 @@ def test_find_most_students_finds_the_edge(most_that_fits):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"students": 0}, {"think": -1.0}, {"think": float("nan")}, {"prompt": 0}, {"answer": 0}, {"seconds": 0.0},
-     {"start": "late"}],
+    [{"students": 0}, {"think": -1.0}, {"think": float("nan")}, {"prompt": 0}, {"answer": 0}, {"flood": -1},
+     {"seconds": 0.0}, {"start": "late"}],
 )  # fmt: skip
 def test_load_that_is_none_is_refused(changed):
     with pytest.raises(ConfigError):

@@ -35,6 +35,17 @@ def test_row_says_where_steps_were_not_measured_or_requests_gave_way():
     assert " *" in str(long)
 
 
+def test_row_beside_a_flood_is_better_with_the_queue_of_a_class():
+    load = ClassLoad(6, think=5.0, prompt=10, answer=20, seconds=60.0, start="spread", flood=60)
+    slow = tuple(point._replace(ms=10.0 + point.batch) for point in make_table().decode)
+    rows = [simulate_row(make_table(decode=slow), load, Goal(), queue=queue) for queue in ("first", "fair")]
+    first, fair = (row.simulated for row in rows)
+    assert fair.rate(50) > first.rate(50)
+    assert {visit.student for visit in fair.visits} == set(range(6))
+    assert {visit.student for visit in fair.flooded} <= set(range(6, 66))
+    assert "60 questions that one more keeps open" in str(rows[0])
+
+
 def test_fleet_is_the_largest_class_and_the_rest_divided_by_it():
     fleet = size_fleet(make_table(), LOAD, Goal(ttft=0.5), [30, 30_000])
     assert fleet.most > 6
