@@ -3,11 +3,11 @@
     served tokens   Ada 310 ▏ Ben 295 ← next ▏ Cem 402 ▏ Dai, new: starts at 295
 
 Counted are prompt tokens that the cache does not have, all of them on admission (an abort takes nothing back), and each
-sampled token; what preemption makes to be computed again is free. Who returns is lifted to the lowest of those with
-work (of nobody: to the last that left), so that nobody saves up. n answers are n requests of one account.
+sampled token; what preemption makes to be computed again is free. n answers are n requests of one account. Present is
+who has work, or had some a moment ago. Who comes is lifted to the lowest of those present, so that nobody saves up.
 
 Places: the first num_easy (up to there a step takes hardly longer) go to the lowest counter that waits. More run only
-of an account that none with work is behind, and in the last eighth only if nothing of it runs: newcomers find a place.
+of an account that nobody present is behind, and in the last eighth only if nothing of it runs: newcomers find a place.
 
 Contract: with prompts of at most L tokens, answers of A and K places, the service of two accounts that both wait all
 the time differs by at most 2 (L + K A), weighted. Every request ends: the admitted ones, since the oldest never gives
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EASY_PLACES", "FairQueue"]
 
-EASY_PLACES = {"cpu": 8, "cuda": 64}  # by device: so many requests in a step hardly slow it (benchmarks/)
+EASY_PLACES = {"cpu": 1, "cuda": 64}  # by device: so many requests in a step hardly slow each other
+_LINGER_STEPS = 16  # who asks again within these was never away: an answer's end and the next question are apart
 _NEWCOMERS_SHARE = 8  # one place of so many is kept for accounts with nothing running
 
 
@@ -44,10 +45,11 @@ class _Line:
     served: int = 0
     num_admitted: int = 0  # running, or given way
     waiting: deque[Request] = field(default_factory=deque)
+    last_step: int = 0  # in which it had work
 
-    @property
-    def has_work(self) -> bool:
-        return bool(self.waiting or self.num_admitted)
+    def is_present(self, num_steps: int) -> bool:
+        """Whether it has work, or had some a moment ago."""
+        return bool(self.waiting or self.num_admitted) or num_steps - self.last_step < _LINGER_STEPS
 
 
 class FairQueue:
@@ -59,8 +61,7 @@ class FairQueue:
         self._lines: dict[str | None, _Line] = {}
         self._given_way: deque[Request] = deque()  # in the order of their turns
         self._turns: dict[int, int] = {}  # by request id: the how manyeth admission; who has one has paid the prompt
-        self._num_turns = 0
-        self._last_served = 0  # of the last account whose work ended
+        self._num_turns = self._num_steps = 0
 
     def __len__(self) -> int:
         return len(self._given_way) + sum(len(line.waiting) for line in self._lines.values())
@@ -74,17 +75,20 @@ class FairQueue:
 
     def add(self, request: Request) -> None:
         """To the end of its account's line."""
-        line = self._lines.setdefault(request.account, _Line())
-        if not line.has_work:
-            at_work = [other.served for other in self._lines.values() if other.has_work]
-            line.served = max(line.served, min(at_work, default=self._last_served))
+        line = self._lines.get(request.account)
+        if line is None or not line.is_present(self._num_steps):
+            lowest = min(
+                (other.served for other in self._lines.values() if other.is_present(self._num_steps)), default=0
+            )
+            line = self._lines.setdefault(request.account, _Line())
+            line.served = max(line.served, lowest)
         line.waiting.append(request)
 
     def candidates(self, running: Sequence[Request], num_places: int, window: Window) -> Iterator[Request]:
         """Who gave way, then by the rules above."""
         given_way = _choose(self._given_way, window)
         yield from given_way
-        served = {account: line.served for account, line in self._lines.items() if line.has_work}
+        served = {account: line.served for account, line in self._lines.items() if line.is_present(self._num_steps)}
         held = {account: self._lines[account].num_admitted for account in served}
         lines = {account: deque(_choose(self._lines[account].waiting, window)) for account in served}
         kept = num_places // _NEWCOMERS_SHARE or int(num_places > 1)
@@ -123,6 +127,7 @@ class FairQueue:
 
     def charge(self, chunks: Iterable[Chunk]) -> None:
         """Each token that is sampled."""
+        self._num_steps += 1
         for request, _, _, samples in chunks:
             if samples:
                 self._lines[request.account].served += self._answer_weight
@@ -137,8 +142,7 @@ class FairQueue:
         else:
             line.waiting.remove(request)
         self._turns.pop(request.request_id, None)
-        if not line.has_work:
-            self._last_served = line.served
+        line.last_step = self._num_steps
 
     def restart(self, requests: Iterable[Request]) -> None:
         """Counters stay, and what was paid; turns are taken anew."""
