@@ -11,13 +11,14 @@ from typing import Any
 
 __all__ = ["add_parser"]
 
-_SERVICES = ("api_server", "api_client", "gradio", "replicas")  # module serve_NAME, with add_parser(kinds)
+_SERVICES = ("api_server", "api_client", "gradio", "replicas", "roster")  # module serve_NAME, with add_parser(kinds)
 
 _EXAMPLES = """examples:
   lmcourse serve api_server ~/internlm2-chat-1_8b --server-port 23333
   lmcourse serve api_client http://localhost:23333
   lmcourse serve gradio http://localhost:23333 --server-port 6006
   lmcourse serve replicas ~/internlm2-chat-1_8b --replicas 2
+  lmcourse serve roster names.txt --out roster.json
 """
 
 
