@@ -173,9 +173,18 @@ def _serve(
         f"{pipe.name}: {pipe.engine.spec.family}, template {pipe.template.name}, sessions of {stats.session_len} tokens"
     )
     places = where_to_find(listener, "https" if tls else "http")
-    started = f"listening on {', and '.join(places)}, which shows how to ask; Ctrl-C stops"
+    started = f"listening on {', and '.join(places)}, which shows how to ask; Ctrl-C stops" + _about_class(settings)
     asyncio.run(server.listen(on_started=lambda: print(started, flush=True)))
     print("stopped", flush=True)
+
+
+def _about_class(settings: ServerSettings) -> str:
+    if not settings.students:
+        return ""
+    if settings.instructor_key is None and not settings.api_keys and not settings.students_see_class:
+        lacks = '"instructor": {"key": ...} in the roster, or --api-keys'
+        return f"\na class of {len(settings.students)}; nobody may see the class view: that needs {lacks}"
+    return f"\na class of {len(settings.students)}; who is running what is at class/view below that address"
 
 
 def template_of(args: argparse.Namespace) -> ChatTemplateConfig:

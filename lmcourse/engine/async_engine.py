@@ -27,6 +27,7 @@ from lmcourse.config import GenerationConfig
 from lmcourse.engine.answer import StepOutput
 from lmcourse.engine.courier import Courier
 from lmcourse.engine.dispatcher import Dispatcher
+from lmcourse.engine.fair_queue import EASY_PLACES, FairQueue
 from lmcourse.engine.queues import Queue
 from lmcourse.engine.stats import AccountLoad
 from lmcourse.engine.token_stream import Order, TokenStream
@@ -108,6 +109,10 @@ class AsyncEngine:
     def line_up(self, queue: Queue) -> None:
         """Have requests wait in this queue from now on."""
         self._dispatcher.line_up(queue)
+
+    def share_fairly(self) -> None:
+        """Have accounts take turns from now on; how many run at once for nothing depends on the device."""
+        self.line_up(FairQueue(num_easy=EASY_PLACES[self.engine.embeddings.device.type]))
 
     def loads(self) -> dict[str | None, AccountLoad]:
         """What each account has in the engine; what is still in the inbox waits."""

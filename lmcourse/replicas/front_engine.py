@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from typing import Protocol
 
-from lmcourse.engine import AsyncEngine, EngineStats, Order, TokenStream
+from lmcourse.engine import AccountLoad, AsyncEngine, EngineStats, Order, TokenStream
 from lmcourse.errors import EngineClosedError, LmcourseError, ReplicaLostError
 from lmcourse.pipeline import Pipeline
 from lmcourse.replicas.board import View, add_up
@@ -78,7 +79,7 @@ class FrontEngine(AsyncEngine):
         self.losses = Losses()
         self._replicas, self._view, self._settings, self._prefixes = replicas, view, settings, prefixes
         self._tasks: dict[TokenStream, asyncio.Task[None]] = {}
-        self._num_untaken = 0
+        self._untaken: Counter[str | None] = Counter()  # asks that no replica has taken yet, by account
 
     def start(self, order: Order) -> TokenStream:
         """As the parent's; the answer comes from a replica."""
@@ -92,7 +93,18 @@ class FrontEngine(AsyncEngine):
     def stats(self) -> EngineStats:
         """All replicas together; what none has taken yet waits."""
         stats = add_up(self._view().notes.values())
-        return changed(stats, num_waiting=stats.num_waiting + self._num_untaken)
+        return changed(stats, num_waiting=stats.num_waiting + self._untaken.total())
+
+    def share_fairly(self) -> None:
+        """Each replica takes requests as they come: whom it is asked by, it does not learn."""
+
+    def loads(self) -> dict[str | None, AccountLoad]:
+        """Answers by account: taken by a replica, or not yet. Which KV blocks they have there is not told here."""
+        counts = Counter(stream.order.account for stream in self._open)
+        return {
+            account: AccountLoad(num_running=count - self._untaken[account], num_waiting=self._untaken[account])
+            for account, count in counts.items()
+        }
 
     def _leave(self, stream: TokenStream) -> None:
         """Nobody reads the stream any more."""
@@ -140,7 +152,7 @@ class FrontEngine(AsyncEngine):
     async def _ask(self, stream: TokenStream, order: CarriedOrder, hunt: _Hunt) -> None:
         """One replica's answer, handed on; GoneError if it breaks off."""
         where: str | None = None
-        self._num_untaken += 1
+        self._untaken[stream.order.account] += 1
         try:
             async with (
                 asyncio.timeout(max(0.0, hunt.deadline - time.monotonic())) as limit,
@@ -149,7 +161,7 @@ class FrontEngine(AsyncEngine):
                 async for message in messages:
                     if isinstance(message, Taken):
                         where = message.replica
-                        self._num_untaken -= 1
+                        self._untaken[stream.order.account] -= 1
                         limit.reschedule(None)
                     if _hand_on(message, stream, hunt.replay):
                         return
@@ -162,7 +174,7 @@ class FrontEngine(AsyncEngine):
                 hunt.lost(where, time.monotonic() + self._settings.patience_seconds)
             raise
         finally:
-            self._num_untaken -= where is None
+            self._untaken[stream.order.account] -= where is None
 
     def _key(self, order: CarriedOrder) -> bytes | None:
         if not self._prefixes:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lmcourse.config import ChatTemplateConfig, TurbomindEngineConfig
 from lmcourse.errors import ConfigError
+from lmcourse.serve.class_roster import Quota, Student
 from lmcourse.serve.settings import ServerSettings
 
 __all__ = ["ROUTINGS", "FrontTask", "ReplicaSettings"]
@@ -73,6 +74,9 @@ class FrontTask:
         """The inverse of `to_json`."""
         parts = json.loads(text)
         server: dict[str, Any] = {key: _frozen(value) for key, value in parts["server"].items()}
+        server["students"] = tuple(
+            Student(entry["name"], entry["key"], Quota(**entry["quota"])) for entry in server["students"]
+        )
         parts |= {
             "engine": TurbomindEngineConfig(**parts["engine"]),
             "template": ChatTemplateConfig(**parts["template"]),

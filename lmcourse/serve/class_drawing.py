@@ -62,7 +62,7 @@ function drawPool(pool, holders) {
   const add = (wide, look) => { parts.push(...segment(x, wide, height, look)); x += wide; };
   for (const one of holders)
     add(one.blocks * scale, {fill: one.fill, label: one.name, told: `${one.name}: ${number(one.blocks)} blocks`});
-  x = pool.used * unit;
+  add(pool.used * unit - x, {fill: 'var(--soft)', label: 'not told whose', told: 'blocks whose holder is not known'});
   const kept = `${number(pool.kept)} blocks kept by the prefix cache`;
   add(pool.kept * unit, {fill: 'none', label: 'kept for reuse', told: kept, dashes: '2 4'});
   add(width - x, {fill: 'none', label: `free: ${number(pool.free)}`, told: `${number(pool.free)} blocks are free`});

@@ -16,7 +16,6 @@ from typing import Any
 
 from lmcourse.config import GenerationConfig
 from lmcourse.engine import AsyncEngine, Order, StepOutput, TokenMask, TokenStream
-from lmcourse.engine.fair_queue import EASY_PLACES, FairQueue
 from lmcourse.errors import ConfigError, EngineClosedError, PromptError, ServerBusyError
 from lmcourse.pipeline import Pipeline
 from lmcourse.serve.answers import Answers
@@ -44,8 +43,7 @@ class Service:
         self.pipe: Pipeline = self.engine.source
         self.settings = settings
         if settings.students:
-            device = self.pipe.engine.embeddings.device.type
-            self.engine.line_up(FairQueue(num_easy=EASY_PLACES[device]))
+            self.engine.share_fairly()
         self.grammars = Grammars(self.pipe.tokenizer, self.pipe.engine.spec.vocab, self.pipe.stop_ids)
         self.metrics = Metrics(self.engine.stats)
         self.written = Tally()  # tokens of everybody's answers

@@ -49,7 +49,7 @@ def _draw_pool(axes: Axes, snapshot: Snapshot, looks: dict[str, int]) -> None:
         _draw_part(axes, start, row["blocks"] * scale, row["name"], pool["blocks"], _look(looks[row["name"]]))
         start += row["blocks"] * scale
     plain = {"facecolor": "white"}
-    _draw_part(axes, start, max(0.0, pool["used"] - start), "other keys", pool["blocks"], plain)
+    _draw_part(axes, start, max(0.0, pool["used"] - start), "others", pool["blocks"], plain)
     _draw_part(axes, pool["used"], pool["kept"], "kept for reuse", pool["blocks"], {**plain, "linestyle": ":"})
     _draw_part(axes, pool["used"] + pool["kept"], pool["free"], f"free: {pool['free']:,}", pool["blocks"], plain)
     axes.set_xlim(0, max(1, pool["blocks"]))

@@ -6,6 +6,7 @@ import asyncio
 import random
 from dataclasses import asdict
 
+import httpx
 import openai
 import pytest
 
@@ -17,6 +18,7 @@ from lmcourse.replicas.front import make_front
 from lmcourse.replicas.messages import Broken, GoneError, Piece
 from lmcourse.replicas.settings import FrontTask, ReplicaSettings
 from lmcourse.serve.app import service_of
+from lmcourse.serve.class_roster import Quota, Student
 from lmcourse.serve.running import running
 from lmcourse.serve.settings import ServerSettings
 
@@ -217,8 +219,6 @@ def test_front_sends_alike_beginnings_with_the_same_key(front, replicas) -> None
 
 
 def test_front_shows_the_sum_of_its_replicas(front, replicas) -> None:
-    import httpx
-
     url = str(front.base_url).removesuffix("/v1/")
     text = httpx.get(f"{url}/metrics", headers={"Authorization": "Bearer k"}).text
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
@@ -226,6 +226,22 @@ def test_front_shows_the_sum_of_its_replicas(front, replicas) -> None:
     assert float(lines["lmcourse_kv_blocks_total"]) == sum(each)
     assert float(lines["lmcourse_replicas"]) == 2
     assert asdict(front.service.engine.stats())["num_waiting"] == 0
+
+
+def test_front_of_a_class_shows_who_asks(replicas) -> None:
+    students = (Student("Ada", "sk-ada", Quota(max_concurrent=1)), Student("Ben", "sk-ben", Quota()))
+    server = ServerSettings(grace_seconds=1, students=students, instructor_key="k")
+    app = make_front(FrontTask("tiny-chat", "", 0, engine=CONFIG, server=server), replicas, replicas.view)
+    with running(app) as served, httpx.Client(base_url=served.url, timeout=60) as http:
+        body = {"model": "tiny-chat", "prompt": "x", "max_tokens": 400, "ignore_eos": True, "stream": True}
+        with http.stream("POST", "/v1/completions", json=body, headers={"Authorization": "Bearer sk-ada"}) as answer:
+            lines = answer.iter_lines()  # kept: httpx hangs up when it goes
+            next(lines)
+            found = http.get("/class", headers={"Authorization": "Bearer k"}).json()
+        ada, ben = sorted(found["students"], key=lambda row: row["name"])
+        assert (ada["running"], ada["waiting"], ada["num_answers"]) == (1, 0, 1)
+        assert (ben["running"], ben["num_answers"]) == (0, 0)
+        assert found["pool"]["blocks"] == sum(one._pipe.stats().num_blocks for one in replicas.by_name.values())
 
 
 def test_front_whose_reader_leaves_frees_the_replica(front, replicas) -> None:

@@ -14,6 +14,7 @@ from lmcourse.replicas.board import Board, Note, add_up
 from lmcourse.replicas.carried import CarriedMask, carry
 from lmcourse.replicas.messages import piece_of, refused
 from lmcourse.replicas.settings import FrontTask, ReplicaSettings
+from lmcourse.serve.class_roster import Quota, Student
 from lmcourse.serve.settings import ServerSettings
 
 
@@ -55,7 +56,8 @@ def test_carry_takes_a_grammar_and_refuses_another_mask() -> None:
 def test_front_task_survives_the_pipe() -> None:
     task = FrontTask(
         "tiny-chat", "127.0.0.1:1", 3, tls=("a", "b"), engine=TurbomindEngineConfig(session_len=77),
-        template=ChatTemplateConfig("internlm2"), server=ServerSettings(api_keys=("k", "l"), max_queue=5),
+        template=ChatTemplateConfig("internlm2"),
+        server=ServerSettings(api_keys=("k", "l"), max_queue=5, students=(Student("Ada", "a", Quota(tokens_total=9)),)),
         replicas=ReplicaSettings(min_replicas=1, max_replicas=3),
     )  # fmt: skip
     line = task.to_json()
