@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from lmcourse.engine import StepOutput
 from lmcourse.serve.answers import Answers
-from lmcourse.serve.errors import ANSWERS, LEFT
+from lmcourse.serve.errors import ANSWERS, nobody_there
 from lmcourse.serve.schema import ChatAnswer, ChatRequest
 from lmcourse.serve.service import Service
 from lmcourse.serve.streaming import EventStream, json_answer, while_connected
@@ -41,7 +41,7 @@ def chat_routes(service: Service) -> APIRouter:
         """Go on with a conversation. With `stream` the answer comes as server-sent events."""
         request.state.prompt_field = "messages"
         service.check_model(body.model)
-        return await while_connected(request, _answer(service, body)) or LEFT
+        return await while_connected(request, _answer(service, body)) or nobody_there()
 
     return router
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from lmcourse.engine import StepOutput
 from lmcourse.serve.answers import Answers
-from lmcourse.serve.errors import ANSWERS, LEFT
+from lmcourse.serve.errors import ANSWERS, nobody_there
 from lmcourse.serve.schema import CompletionAnswer, CompletionRequest
 from lmcourse.serve.service import Service
 from lmcourse.serve.streaming import EventStream, json_answer, while_connected
@@ -36,13 +36,14 @@ def completion_routes(service: Service) -> APIRouter:
         """Go on with one or more texts. With `stream` what follows comes as server-sent events."""
         request.state.prompt_field = "prompt"
         service.check_model(body.model)
-        return await while_connected(request, _answer(service, body)) or LEFT
+        return await while_connected(request, _answer(service, body)) or nobody_there()
 
     return router
 
 
 async def _answer(service: Service, body: CompletionRequest) -> Response:
     prompts = []
+    service.admit(len(body.prompts) * (body.n or 1))
     for prompt in body.prompts:
         given = prompt if isinstance(prompt, str) else {"prompt_token_ids": prompt}
         prompts.append(await service.encode(given, wrap=False))

@@ -34,12 +34,12 @@ from lmcourse.serve.schema import ErrorAnswer
 __all__ = [
     "ANSWERS",
     "FORBIDDEN",
-    "LEFT",
     "REFUSALS",
     "ModelUnknownError",
     "QuotaSpentError",
     "add_error_handlers",
     "error_body",
+    "nobody_there",
     "refusal",
     "refusal_of",
 ]
@@ -58,7 +58,6 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     **REFUSALS,
     200: {"content": {"text/event-stream": {"schema": _EVENT}}, "description": "The answer."},
 }
-LEFT = Response(status_code=499)  # whoever asked has left: nobody reads this
 _LOG = logging.getLogger("lmcourse.serve")
 _SHOWN_CHARACTERS = 500
 _FIELD = re.compile(r"(?!(?:str|int|float|bool|none)$)[a-z_]+")  # the other parts of a place name types
@@ -76,6 +75,11 @@ class QuotaSpentError(LmcourseError):
     ) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(what, got=got, next_step=next_step)
+
+
+def nobody_there() -> Response:
+    """What is answered when whoever asked has left; its headers grow on the way out, so it is no constant."""
+    return Response(status_code=499)
 
 
 def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -152,7 +156,7 @@ def add_error_handlers(app: FastAPI) -> None:
         return _of_validation(error)
 
     async def on_http(request: Request, error: Any) -> Response:
-        code = {404: "path_not_found", 405: "method_not_allowed"}.get(error.status_code)
+        code = {400: "invalid_json", 404: "path_not_found", 405: "method_not_allowed"}.get(error.status_code)
         told = "there is nothing at this path; see the docs page at /" if error.status_code == 404 else error.detail
         return refusal(error.status_code, str(told), code=code, headers=error.headers)
 

@@ -52,13 +52,22 @@ class Grammars:
     async def compile(self, grammar: str, *, where: str) -> Callable[[], TokenMask]:
         """A maker of masks, one for each answer; ConfigError for a grammar that cannot be had, naming the field."""
         matcher = await asyncio.to_thread(self._compile, grammar)
-        if matcher.is_error():
-            told = matcher.get_error().splitlines()[0]
+        begun = await asyncio.to_thread(_begin, matcher)
+        if begun.is_error():
+            told = begun.get_error().splitlines()[0]
             raise ConfigError("this schema cannot be followed", got=told, where=where, next_step="simplify the schema")
         return lambda: _GrammarMask(matcher.deep_copy(), self._vocab)
 
     def _compile(self, grammar: str) -> LLMatcher:
         return LLMatcher(self._ll_tokenizer, grammar, log_level=0)
+
+
+def _begin(matcher: LLMatcher) -> LLMatcher:
+    """A copy that has looked for a first token: some grammars compile and allow none, such as {"$ref": "#"}."""
+    begun = matcher.deep_copy()
+    if not begun.is_error():
+        begun.compute_bitmask()
+    return begun
 
 
 class _Vocabulary:
@@ -89,5 +98,5 @@ class _GrammarMask:
         self._num_seen = len(output_ids)
         words = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
-            raise LmcourseError("the grammar could not be followed", got=self._matcher.get_error())
+            raise LmcourseError("the grammar could not be followed", got=self._matcher.get_error().splitlines()[0])
         return np.unpackbits(words, bitorder="little")[: self._vocab].astype(np.bool_)

@@ -19,16 +19,18 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from lmcourse.errors import ConfigError
+from lmcourse.errors import ConfigError, PromptError
 from lmcourse.serve.answers import Answers, Total
 from lmcourse.serve.class_quotas import ACCOUNT
-from lmcourse.serve.errors import ANSWERS, LEFT, REFUSALS
+from lmcourse.serve.errors import ANSWERS, REFUSALS, nobody_there
 from lmcourse.serve.schema import EncodeAnswer, EncodeRequest, InteractiveAnswer, InteractiveRequest
 from lmcourse.serve.service import Service
 from lmcourse.serve.streaming import EventStream, json_answer, while_connected
 from lmcourse.text.template import Message
 
 __all__ = ["native_routes"]
+
+_MOST_CHARACTERS = 2**20  # to encode at once, which others wait for: some 0.6 s
 
 SessionName = tuple[object, int]  # the account of whoever asks, and the number given
 
@@ -38,21 +40,24 @@ def native_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["LMDeploy"])
     sessions = _Sessions(service.settings.max_sessions)
 
-    @router.post("/v1/encode", responses=REFUSALS)
-    async def encode(body: EncodeRequest, request: Request) -> EncodeAnswer:
+    @router.post("/v1/encode", response_model=EncodeAnswer, responses=REFUSALS)
+    async def encode(body: EncodeRequest, request: Request) -> Response:
         """Token ids of a text or of several."""
         request.state.prompt_field = "input"
-        if isinstance(body.input, str):
-            ids = await _encode(service, body, body.input)
-            return EncodeAnswer(input_ids=ids, length=len(ids))
-        lists = [await _encode(service, body, text) for text in body.input]
-        return EncodeAnswer(input_ids=lists, length=[len(ids) for ids in lists])
+        texts = [body.input] if isinstance(body.input, str) else body.input
+        if (num_characters := sum(map(len, texts))) > _MOST_CHARACTERS:
+            raise PromptError("the input is too long", expected=f"at most {_MOST_CHARACTERS} characters in all",
+                              got=num_characters, next_step="send it in parts")  # fmt: skip
+        lists = [await _encode(service, body, text) for text in texts]
+        lengths = [len(ids) for ids in lists]
+        one = isinstance(body.input, str)
+        return json_answer({"input_ids": lists[0] if one else lists, "length": lengths[0] if one else lengths})
 
     @router.post("/v1/chat/interactive", response_model=InteractiveAnswer, responses=ANSWERS)
     async def chat_interactive(body: InteractiveRequest, request: Request) -> Response:
         """One turn of a conversation that the server remembers. With `stream` it comes as server-sent events."""
         request.state.prompt_field = "prompt"
-        return await while_connected(request, _turn(service, sessions, body)) or LEFT
+        return await while_connected(request, _turn(service, sessions, body)) or nobody_there()
 
     return router
 

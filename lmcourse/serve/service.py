@@ -30,7 +30,8 @@ from lmcourse.text.prompts import encode_prompt
 
 __all__ = ["Service"]
 
-_INLINE_CHARACTERS = 4096  # shorter prompts are encoded at once, longer ones on another thread
+# shorter prompts are encoded at once, longer ones on another thread
+_INLINE_CHARACTERS, _INLINE_MESSAGES = 4096, 64
 
 
 class Service:
@@ -82,7 +83,8 @@ class Service:
             reader=outside_reader(pipe.engine.encoder),
             session_len=pipe.session_len,
         )
-        takes_time = num_characters > _INLINE_CHARACTERS or shows_pictures(prompt)
+        many = isinstance(prompt, list) and len(prompt) > _INLINE_MESSAGES
+        takes_time = many or num_characters > _INLINE_CHARACTERS or shows_pictures(prompt)
         return await asyncio.to_thread(encode) if takes_time else encode()
 
     async def start(
@@ -95,7 +97,7 @@ class Service:
         """n answers to each prompt, all taken by the engine, or none and an error."""
         clock = Clock(self.metrics, self._note_answer)
         account, count = ACCOUNT.get(), len(prompts) * n
-        self._admit(count)
+        self.admit(count)
         works = account.open(count)
         streams: list[TokenStream] = []
         try:
@@ -121,7 +123,7 @@ class Service:
 
         return Answers(streams, note, lambda: account.close(works))
 
-    def _admit(self, count: int) -> None:
+    def admit(self, count: int) -> None:
         """ServerBusyError if `count` more answers would make the queue too long."""
         if self.draining:
             raise EngineClosedError("the server is shutting down", next_step="try again later")

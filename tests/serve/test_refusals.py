@@ -93,6 +93,42 @@ def test_other_content_types_are_415(http, kind) -> None:
     refused(http.post(CHAT, content=json.dumps(body()), headers={"content-type": kind}), 415)
 
 
+MANY = 50_000
+LONG = [
+    ("/v1/completions", {"prompt": [[5]] * MANY}, "prompt"),
+    ("/v1/completions", {"prompt": [None] * MANY}, "prompt.0"),
+    (CHAT, {"messages": [None] * MANY}, "messages.0"),
+    (CHAT, {"messages": [{"role": "assistant", "content": ""}] * MANY}, "messages"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * MANY}]}, "messages.0.content"),
+    (CHAT, {"messages": HI, "stop": ["zq"] * MANY}, "stop"),
+    (CHAT, {"messages": HI, "bad_words": ["a"] * MANY}, "bad_words"),
+    ("/v1/encode", {"input": ["a"] * MANY}, "input"),
+    ("/v1/encode", {"input": "x" * (2**20 + 1)}, "input"),
+    ("/v1/chat/interactive", {"prompt": HI * MANY}, "prompt"),
+]
+
+
+@pytest.mark.parametrize(("path", "changes", "param"), LONG, ids=range(len(LONG)))
+def test_lists_that_would_keep_others_waiting_are_400(http, path, changes, param) -> None:
+    named = {"model": "tiny-chat"} if "completions" in path else {}
+    assert refused(http.post(path, json={**named, **changes}), 400)["param"] == param
+
+
+@pytest.mark.parametrize(
+    "schema", [{"$ref": "#"}, {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, {"enum": []}, {"not": {}}]
+)
+def test_schemas_that_nothing_fits_are_400(http, schema) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    error = refused(http.post(CHAT, json=body(response_format=form)), 400)
+    assert error["param"] == "response_format"
+    assert "\n<state>" not in error["message"]
+
+
+def test_more_answers_than_the_queue_takes_are_refused_before_they_are_read(http) -> None:
+    asked = {"model": "tiny-chat", "prompt": ["x" * 10_000] * 2000, "max_tokens": 1}
+    assert refused(http.post("/v1/completions", json=asked), 429)["code"] == "queue_full"
+
+
 def test_unknown_model_and_path_are_404(http) -> None:
     for name in ("nope", "half \ud83d"):
         sent = http.post(CHAT, content=json.dumps(body(model=name)), headers={"content-type": "application/json"})

@@ -3,6 +3,9 @@
 The idea: a setting that is accepted has an effect. OpenAI's fields that mean nothing to one machine (user, store, ...)
 are accepted because clients send them; settings that would change the answer and are not there are refused by name.
 
+A body is read on the thread that writes everybody's answers, so what it may repeat is bounded, and a list ends its
+check with the first entry that is wrong.
+
 Lesson: 5 (the request)
 """
 
@@ -14,10 +17,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lmcourse.config import GenerationConfig
 
-__all__ = ["Answer", "ErrorAnswer", "ErrorBody", "NotHere", "Request", "SamplingRequest", "StreamOptions", "Usage"]
+__all__ = [
+    "Answer",
+    "ErrorAnswer",
+    "ErrorBody",
+    "NotHere",
+    "Request",
+    "SamplingRequest",
+    "StreamOptions",
+    "TokenId",
+    "Usage",
+]
 
 FinishReason = Literal["stop", "length", "tool_calls", "abort"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+_Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class Request(BaseModel):
@@ -58,14 +73,16 @@ class SamplingRequest(Request):
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
         None, description="The same seed gives the same answer, whatever else the server does."
     )
-    stop: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]] | None = Field(
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=64, fail_fast=True)] | None = Field(
         None, description="The answer ends before the first of these; they may span tokens."
     )
     ignore_eos: bool | None = Field(None, description="Go on after the model's own end, up to the longest length.")
     skip_special_tokens: bool | None = Field(None, description="Default true.")
     min_new_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    bad_words: list[Annotated[str, Field(min_length=1)]] | None = Field(None, description="Each must be one token.")
-    stop_token_ids: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] | None = None
+    bad_words: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=1024, fail_fast=True)] | None = (
+        Field(None, description="Each must be one token.")
+    )
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=1024, fail_fast=True)] | None = None
 
     def generation_config(self, max_new_tokens: int, logprobs: int | None = None) -> GenerationConfig:
         """The engine's settings of one answer."""

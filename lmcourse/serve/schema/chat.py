@@ -25,6 +25,7 @@ __all__ = [
     "ImagePart",
     "ImageUrl",
     "JsonSchema",
+    "Messages",
     "NamedTool",
     "NotHere",
     "ResponseFormat",
@@ -60,6 +61,11 @@ class ImagePart(Request):
     image_url: ImageUrl
 
 
+_Parts = Annotated[
+    list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(max_length=1024, fail_fast=True)
+]
+
+
 class CalledFunction(Request):
     """The function an assistant called; arguments is JSON as text."""
 
@@ -80,14 +86,17 @@ class ChatMessage(Request):
     """One message. `tool` is what a tool answered; `developer` is a newer name of `system`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "environment"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]] | None = None
+    content: str | _Parts | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=1024, fail_fast=True)] | None = None
     tool_call_id: str | None = None
     refusal: None = None
     audio: None = None
     function_call: None = None
     annotations: list[Any] | None = None
+
+
+Messages = Annotated[list[ChatMessage], Field(max_length=4096, fail_fast=True)]
 
 
 class FunctionSpec(Request):
@@ -145,7 +154,7 @@ class ChatRequest(SamplingRequest):
     """A conversation to go on with."""
 
     model: str
-    messages: Annotated[str, Field(min_length=1)] | Annotated[list[ChatMessage], Field(min_length=1)] = Field(
+    messages: Annotated[str, Field(min_length=1)] | Annotated[Messages, Field(min_length=1)] = Field(
         description="A text is one message of the user."
     )
     n: Annotated[int, Field(ge=1, le=128)] | None = None
@@ -163,7 +172,7 @@ class ChatRequest(SamplingRequest):
     stream: bool | None = None
     stream_options: StreamOptions | None = Field(None, description="Needs stream: true.")
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], Field(max_length=1024, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = Field(
         None, description="Default: auto if there are tools."
     )

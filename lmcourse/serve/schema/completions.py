@@ -9,18 +9,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lmcourse.serve.schema.base import Answer, FinishReason, NotHere, SamplingRequest, StreamOptions, Usage
+from lmcourse.serve.schema.base import Answer, FinishReason, NotHere, SamplingRequest, StreamOptions, TokenId, Usage
 
 __all__ = ["CompletionAnswer", "CompletionChoice", "CompletionLogprobs", "CompletionRequest", "NotHere"]
 
-_Ids = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)]
+_Ids = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+_Texts = Annotated[list[str], Field(min_length=1, max_length=2048, fail_fast=True)]
+_IdLists = Annotated[list[_Ids], Field(min_length=1, max_length=2048, fail_fast=True)]
 
 
 class CompletionRequest(SamplingRequest):
     """Prompts to go on with: a text, a list of texts, token ids, or a list of these."""
 
     model: str
-    prompt: str | _Ids | Annotated[list[str], Field(min_length=1)] | Annotated[list[_Ids], Field(min_length=1)]
+    prompt: str | _Ids | _Texts | _IdLists
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     best_of: Annotated[int, Field(ge=1, le=128)] | None = Field(None, description="Must equal n.")
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(None, description="Default 16, as OpenAI's.")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lmcourse.serve.schema.base import Answer, FinishReason, NotHere, Request, SamplingRequest
-from lmcourse.serve.schema.chat import ChatMessage
+from lmcourse.serve.schema.chat import Messages
 
 __all__ = [
     "EncodeAnswer",
@@ -27,7 +27,9 @@ __all__ = [
 class EncodeRequest(Request):
     """Texts to turn into token ids."""
 
-    input: str | list[str]
+    input: str | Annotated[list[str], Field(max_length=2048, fail_fast=True)] = Field(
+        description="At most 1,048,576 characters in all."
+    )
     do_preprocess: bool | None = Field(None, description="Wrap the text in the chat template first (default false).")
     add_bos: bool | None = Field(None, description="Begin with BOS if the model has one (default true).")
 
@@ -42,7 +44,7 @@ class EncodeAnswer(Answer):
 class InteractiveRequest(SamplingRequest):
     """One turn of a conversation that the server remembers under its session_id."""
 
-    prompt: str | list[ChatMessage]
+    prompt: str | Messages
     session_id: Annotated[int, Field(ge=-1, le=2**63 - 1)] = Field(-1, description="-1: a conversation of its own.")
     interactive_mode: bool = Field(
         default=False, description="Remember this turn for the next; false ends the session."
