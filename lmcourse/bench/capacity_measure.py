@@ -5,7 +5,7 @@
     mixed     as decode, and one prompt comes in: the step (or, where steps overlap, the two) that take it, less the
               plain ones among them
 
-Every shape runs once before it is timed, since its first run compiles and records.
+Every shape runs twice before it is timed: the first run compiles, the second records (engine/graphs.py).
 
 Lesson: 5 (how many students)
 """
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Grid", "measure_steps"]
 
 _SETTLING_STEPS = 4
+_WARM_RUNS = 2
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,14 @@ def _check_room(grid: Grid, kv_tokens: int) -> None:
 
 def _time_prompts(stand: Stand, count: int, each: int, repeats: int) -> PromptPoint:
     times = []
-    for seed in range(repeats + 1):
+    for seed in range(_WARM_RUNS + repeats):
         requests = mixed_requests(
             count, vocab=stand.spec.vocab, seed=seed, prompt_lens=(each, each), output_lens=(1, 1)
         )
         started = time.perf_counter()
         run_engine(stand.engine, requests)
         times.append(time.perf_counter() - started)
-    return PromptPoint(count, each, _to_ms(times[1:]))
+    return PromptPoint(count, each, _to_ms(times[_WARM_RUNS:]))
 
 
 def _time_decode(stand: Stand, draw: random.Random, shape: tuple[int, int], num_steps: int) -> DecodePoint:
@@ -117,14 +118,14 @@ def _time_mixed(stand: Stand, draw: random.Random, shape: tuple[int, int, int], 
     """Three steps from the prompt's coming on hold its chunk whether steps overlap or not; two of them are plain."""
     batch, context, each = shape
     times = []
-    for _ in range(repeats + 1):
+    for _ in range(_WARM_RUNS + repeats):
         with _decoding(stand, draw, (batch, context), 2 * _SETTLING_STEPS):
             plain = [_step(stand.engine) for _ in range(_SETTLING_STEPS)]
             _add(stand, draw, each, 1)
             three = [_step(stand.engine) for _ in range(3)]
             one = statistics.median(plain[1:])
             times.append(max(one, sum(three) - 2 * one))  # where a prompt is nothing, noise is not less than that
-    return MixedPoint(batch, context, each, _to_ms(times[1:]))
+    return MixedPoint(batch, context, each, _to_ms(times[_WARM_RUNS:]))
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def _simulate(
         "queue": args.queue,
         "goal": {"ttft": goal.ttft, "rate": goal.rate},
     }
-    result |= {"steps": dict(table.head), "rows": [row.to_json() for row in rows]}
+    result |= {"steps": table.to_json(), "rows": [row.to_json() for row in rows]}
     if args.largest:
         fleet = size_fleet(table, load, goal, args.fleet, queue=args.queue)
         print(f"\n{fleet}")
