@@ -84,7 +84,7 @@ def one_rank(meeting: str, rank: int) -> None:
 
     faulthandler.dump_traceback_later(30)
     ranks = join(Meeting(FileStore(meeting, TP), rank, TP, rank), torch.device("cuda")).ranks
-    forms = {type(ranks).__name__: ranks, "NCCL": GroupRanks(ranks.group, ranks.device)}
+    forms = {type(ranks).__name__: ranks, "NCCL": GroupRanks(ranks.group, ranks.device, ranks.watch)}
     found: dict[str, Any] = {}
     for tokens in (1, 8, 64, 128):
         parts = torch.randn(1, tokens, 4096, device="cuda", dtype=torch.float16)

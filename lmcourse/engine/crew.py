@@ -10,8 +10,8 @@ last layer every rank has the same logits.
 Under torchrun the processes are there already, on one machine or several: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
 Otherwise they meet at a file in a temporary folder; no port is listened on but those that gloo and NCCL take.
 
-Contract: a rank that dies becomes a MachineError in the next step, with the last lines that it wrote; it never becomes
-a wait. `close` ends all of them, and so does the end of rank 0, however it ends.
+Contract: a rank that dies becomes a MachineError within seconds, with the last lines that it wrote; it never becomes a
+wait. `close` ends all of them, and so does the end of rank 0, however it ends. torchrun watches its processes itself.
 
 Lesson: 9 (more than one GPU)
 """
@@ -25,11 +25,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +41,13 @@ from torch.distributed import FileStore, PrefixStore, ProcessGroup, ProcessGroup
 
 from lmcourse.config import TurbomindEngineConfig
 from lmcourse.errors import ConfigError, LmcourseError, MachineError
-from lmcourse.layers import GroupRanks, join_peers
+from lmcourse.layers import GroupRanks, finish, join_peers
 
 __all__ = ["Crew", "Meeting", "join", "meet_under_torchrun", "start_crew"]
 
 _FOREVER = timedelta(days=300)  # a crew may be idle as long as its notebook is open
 _STEP = timedelta(minutes=5)  # but in a step, and while weights are read, nobody waits longer for another
-_ARRIVAL_SECONDS, _LEAVING_SECONDS, _NOTICE_SECONDS = 120.0, 5.0, 2.0
+_ARRIVAL_SECONDS, _LEAVING_SECONDS, _NOTICE_SECONDS, _GLANCE_SECONDS = 120.0, 5.0, 2.0, 0.1
 _MEMBER = "from lmcourse.engine.crew_member import main; raise SystemExit(main())"
 _FRAME = 1 << 14  # bytes of a message that fit into one broadcast; longer ones take a second
 
@@ -70,36 +73,40 @@ class Crew:
     _open: bool = True
     _whole: bool = True
 
-    def tell(self, message: bytes) -> None:
-        """Say it to all others; b"" ends them."""
+    def tell(self, message: bytes, watch: Callable[[], None] | None = None) -> None:
+        """Say it to all others; b"" ends them. `watch` may end the wait for them (None: that of the ranks)."""
         frame = torch.zeros(_FRAME, dtype=torch.uint8)
         view = frame.numpy()
         view[:8] = memoryview(len(message).to_bytes(8, "little"))
         first, rest = message[: _FRAME - 8], message[_FRAME - 8 :]
         view[8 : 8 + len(first)] = memoryview(first)
-        self.line.broadcast(frame, 0).wait()
+        self._speak(frame, watch)
         if rest:
-            self.line.broadcast(torch.frombuffer(bytearray(rest), dtype=torch.uint8), 0).wait()
+            self._speak(torch.frombuffer(bytearray(rest), dtype=torch.uint8), watch)
 
     def listen(self) -> bytes:
         """What rank 0 says next."""
         frame = torch.zeros(_FRAME, dtype=torch.uint8)
-        self.line.broadcast(frame, 0).wait()
+        self._speak(frame)
         said = frame.numpy().tobytes()
         length = int.from_bytes(said[:8], "little")
         missing = length - (_FRAME - 8)
         if missing <= 0:
             return said[8 : 8 + length]
         rest = torch.zeros(missing, dtype=torch.uint8)
-        self.line.broadcast(rest, 0).wait()
+        self._speak(rest)
         return said[8:] + rest.numpy().tobytes()
+
+    def _speak(self, words: torch.Tensor, watch: Callable[[], None] | None = None) -> None:
+        finish(self.line.broadcast(words, 0), self.line, watch or self.ranks.watch)
 
     def require_complete(self) -> None:
         """MachineError if a process that was started has ended."""
-        gone = [rank for rank, process in self.processes.items() if process.poll() is not None]
-        if gone:
+        try:
+            self.ranks.watch()
+        except MachineError:
             self.let_go()
-            raise _lost(gone, self.folder, None)
+            raise
 
     def let_go(self) -> None:
         """Nobody waits on a device for ranks that are lost; nothing more can be computed together."""
@@ -112,6 +119,8 @@ class Crew:
 
         A group may notice a lost rank before the system does, so its process is given a moment to be seen to end.
         """
+        if isinstance(error, MachineError):
+            self.let_go()
         if not isinstance(error, RuntimeError) or isinstance(error, LmcourseError):
             return
         until = time.monotonic() + _NOTICE_SECONDS
@@ -126,11 +135,16 @@ class Crew:
         if not self._open:
             return
         self._open = False
-        if all(process.poll() is None for process in self.processes.values()):
-            with contextlib.suppress(RuntimeError):  # a rank was lost; the others end with their connections
-                self.tell(b"")
-        _end(self.processes, self.folder)
+        if self._whole:
+            with contextlib.suppress(RuntimeError, MachineError):  # a rank was lost; the others know, or are ended
+                self.require_complete()
+                self.tell(b"", _limit(_LEAVING_SECONDS, self.ranks.watch))
+        _end(self.processes, self.folder, _LEAVING_SECONDS if self._whole else 0.0)
         self.let_go()  # else the group's end would wait, in whoever drops it, for graphs that are dropped later
+
+
+def _see_nobody() -> None:
+    """Who started no processes does not see them end."""
 
 
 def start_crew(folder: Path, config: TurbomindEngineConfig, device: torch.device) -> Crew:
@@ -154,7 +168,7 @@ def start_crew(folder: Path, config: TurbomindEngineConfig, device: torch.device
     processes = {rank: _start(rank, place, folder, config, device) for rank in range(1, config.tp)}
     try:
         _await(store, processes, place)
-        crew = join(Meeting(store, 0, config.tp, 0), device)
+        crew = join(Meeting(store, 0, config.tp, 0), device, partial(_watch, processes, place))
     except BaseException:
         _end(processes, place)
         raise
@@ -163,11 +177,11 @@ def start_crew(folder: Path, config: TurbomindEngineConfig, device: torch.device
     return crew
 
 
-def join(meeting: Meeting, device: torch.device) -> Crew:
-    """Take one's place; returns when all have."""
+def join(meeting: Meeting, device: torch.device, watch: Callable[[], None] = _see_nobody) -> Crew:
+    """Take one's place; returns when all have. `watch` raises if one of the others is known to be lost."""
     place = torch.device("cuda", meeting.local_rank) if device.type == "cuda" else device
     meeting.store.set(f"here-{meeting.rank}", "yes")
-    line: Any = ProcessGroupGloo(PrefixStore("line", meeting.store), meeting.rank, meeting.size, _FOREVER)
+    line = _connect(meeting, "line", _FOREVER, watch)
     if place.type == "cuda":
         from torch.distributed import ProcessGroupNCCL
 
@@ -175,8 +189,26 @@ def join(meeting: Meeting, device: torch.device) -> Crew:
         options = ProcessGroupNCCL.Options()
         group: Any = ProcessGroupNCCL(PrefixStore("data", meeting.store), meeting.rank, meeting.size, options)
     else:
-        group = ProcessGroupGloo(PrefixStore("data", meeting.store), meeting.rank, meeting.size, _STEP)
-    return Crew(join_peers(GroupRanks(group, place), PrefixStore("peers", meeting.store)), line)
+        group = _connect(meeting, "data", _STEP, watch)
+    return Crew(join_peers(GroupRanks(group, place, watch), PrefixStore("peers", meeting.store)), line)
+
+
+def _connect(meeting: Meeting, name: str, patience: timedelta, watch: Callable[[], None]) -> Any:
+    """gloo's group of all ranks. gloo itself would wait for a rank that is lost between `here` and its address."""
+    made: Future[Any] = Future()
+
+    def make() -> None:
+        try:
+            store = PrefixStore(name, meeting.store)
+            made.set_result(ProcessGroupGloo(store, meeting.rank, meeting.size, patience))
+        except BaseException as error:
+            made.set_exception(error)
+
+    threading.Thread(target=make, daemon=True).start()
+    while not made.done():
+        watch()
+        wait([made], _GLANCE_SECONDS)
+    return made.result()
 
 
 def meet_under_torchrun(environment: Mapping[str, str] | None = None) -> Meeting | None:
@@ -197,6 +229,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """A process of its own session, so that Ctrl-C reaches rank 0 alone; its words go to a file."""
     task = {"rank": rank, "meeting": str(place / "meeting"), "folder": str(folder), "device": device.type}
+    task |= {"parent": os.getpid()}
     words = [sys.executable, "-c", _MEMBER, json.dumps(task | {"config": vars(config)})]
     packages = str(Path(__file__).parents[2])
     paths = os.pathsep.join([packages, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -208,13 +241,30 @@ def _start(
         )
 
 
+def _limit(seconds: float, watch: Callable[[], None]) -> Callable[[], None]:
+    """`watch`, and a MachineError once the seconds are over."""
+    until = time.monotonic() + seconds
+
+    def look() -> None:
+        watch()
+        if time.monotonic() > until:
+            raise _lost([], None, None)
+
+    return look
+
+
+def _watch(processes: Mapping[int, subprocess.Popen[bytes]], place: Path) -> None:
+    """MachineError if a process that was started has ended."""
+    gone = [rank for rank, process in processes.items() if process.poll() is not None]
+    if gone:
+        raise _lost(gone, place, None)
+
+
 def _await(store: Store, processes: Mapping[int, subprocess.Popen[bytes]], place: Path) -> None:
     """Until all have come, or one has ended instead."""
-    until = time.monotonic() + _ARRIVAL_SECONDS
+    watch = _limit(_ARRIVAL_SECONDS, partial(_watch, processes, place))
     while not all(store.check([f"here-{rank}"]) for rank in processes):
-        gone = [rank for rank, process in processes.items() if process.poll() is not None]
-        if gone or time.monotonic() > until:
-            raise _lost(gone, place, None)
+        watch()
         time.sleep(0.02)
 
 

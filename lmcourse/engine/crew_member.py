@@ -1,6 +1,6 @@
 """A rank beside rank 0: loads its share of the model, then follows until it is told to stop.
 
-    started with {"rank": 1, "meeting": …, "folder": …, "device": …, "config": {…}}
+    started with {"rank": 1, "meeting": …, "folder": …, "device": …, "parent": 4711, "config": {…}}
 
 Contract: it ends when rank 0 says so or is gone, at once; what it has to complain about goes to stderr, where rank 0
 finds it.
@@ -11,8 +11,10 @@ Lesson: 9 (more than one GPU)
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ from lmcourse.engine.assembly import assemble
 from lmcourse.engine.crew import Crew, Meeting, join, start_crew
 from lmcourse.engine.crew_steps import Mirror
 from lmcourse.engine.settings import choose_dtype
+from lmcourse.errors import MachineError
 from lmcourse.layers import Alone, cut_spec
 
 __all__ = ["follow", "gather_crew", "main"]
@@ -34,13 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = TurbomindEngineConfig(**task["config"])
     store = FileStore(task["meeting"], config.tp)
     meeting = Meeting(store, task["rank"], config.tp, task["rank"])
-    crew = join(meeting, torch.device(task["device"]))
+    crew = join(meeting, torch.device(task["device"]), partial(_stay_with, task["parent"]))
     try:
         follow(crew, Path(task["folder"]), config)
-    except RuntimeError:  # rank 0 is gone
+    except (RuntimeError, MachineError):  # rank 0 is gone
         crew.let_go()
         raise
     return 0
+
+
+def _stay_with(parent: int) -> None:
+    """MachineError if rank 0 is gone: a process that lost its parent is given another."""
+    if os.getppid() != parent:
+        raise MachineError("rank 0 of this engine is gone", where="tp")
 
 
 def follow(crew: Crew, folder: Path, config: TurbomindEngineConfig) -> None:

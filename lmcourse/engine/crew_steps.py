@@ -38,6 +38,7 @@ from lmcourse.engine.sampler import allowed_tokens
 from lmcourse.engine.sampling import SamplingRule
 from lmcourse.engine.scheduler import Chunk, Plan
 from lmcourse.engine.stops import StopRule
+from lmcourse.errors import MachineError
 
 __all__ = ["CrewRunner", "Mirror", "Told"]
 
@@ -68,7 +69,7 @@ class CrewRunner:
             try:
                 self._crew.tell(message)
                 launch = self._runner.launch(plan, entries, pending, mark=mark)
-            except RuntimeError as error:
+            except (RuntimeError, MachineError) as error:
                 self._crew.explain(error)
                 raise
         return replace(launch, watch=self._crew.require_complete)

@@ -16,10 +16,15 @@ Lesson: 9 (more than one GPU)
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import dataclasses
+import gc
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import timedelta
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,7 +33,10 @@ from torch.distributed import ProcessGroup, ReduceOp
 from lmcourse.errors import ConfigError
 from lmcourse.spec import ModelSpec
 
-__all__ = ["ALONE", "Alone", "GroupRanks", "Ranks", "cut_spec"]
+__all__ = ["ALONE", "Alone", "GroupRanks", "Ranks", "cut_spec", "finish"]
+
+_LOOK = timedelta(seconds=0.5)  # how long a wait lasts before somebody looks who is still there
+_LAST_SECONDS = 5.0
 
 
 class Ranks(Protocol):
@@ -75,12 +83,49 @@ class Alone:
 ALONE = Alone()
 
 
+def finish(work: Any, group: ProcessGroup, watch: Callable[[], None]) -> None:
+    """Wait for an operation of gloo's; `watch` is called meanwhile, and ends the wait with what it raises.
+
+    gloo learns of a lost rank from its sockets, and on a busy machine sometimes does not: then its own thread waits on,
+    and the group's destructor would wait for the thread. Such a group is kept until the process ends.
+    """
+    try:
+        while not _is_over(work):
+            watch()
+    except BaseException:
+        if not work.is_completed():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+        raise
+
+
+def _is_over(work: Any) -> bool:
+    """Whether it is, after a moment's wait; its own error if it ended with one."""
+    try:
+        work.wait(_LOOK)
+    except RuntimeError:
+        if not work.is_completed():
+            return False
+        work.wait()
+    return True
+
+
+def _end_before_the_interpreter(thread: threading.Thread) -> None:
+    """A thread that comes back from C++ while Python ends takes the process down with it (before Python 3.14)."""
+    if thread.is_alive():
+        gc.collect()  # graphs that only a traceback still holds
+        thread.join(_LAST_SECONDS)
+
+
 @dataclass(frozen=True)
 class GroupRanks:
-    """Processes of one torch.distributed group: NCCL between GPUs, gloo between processors."""
+    """Processes of one torch.distributed group: NCCL between GPUs, gloo between processors.
+
+    `watch` raises if one of them is known to be lost; a wait on a processor then ends.
+    """
 
     group: ProcessGroup
     device: torch.device
+    watch: Callable[[], None]
 
     @property
     def rank(self) -> int:
@@ -95,26 +140,34 @@ class GroupRanks:
     def add_up(self, parts: Tensor) -> Tensor:
         """One part [1, num_tokens, out_features], the same on every rank."""
         whole = parts.contiguous() if parts.shape[0] == 1 else parts.sum(dim=0, keepdim=True)
-        self.group.allreduce([whole]).wait()
+        self._finish(self.group.allreduce([whole]))
         return whole
 
     def concatenate(self, tensor: Tensor) -> Tensor:
         """[rows, n] of each rank → [rows, size · n], the same on every rank."""
         rows, width = tensor.shape
         gathered = tensor.new_empty((self.size * rows, width))
-        self.group._allgather_base(gathered, tensor.contiguous()).wait()
+        self._finish(self.group._allgather_base(gathered, tensor.contiguous()))
         return gathered.view(self.size, rows, width).transpose(0, 1).flatten(1)
 
     def least(self, number: int) -> int:
         """The smallest of the numbers that the ranks give."""
         told = torch.tensor([number], device=self.device)
-        self.group.allreduce([told], ReduceOp.MIN).wait()
+        self._finish(self.group.allreduce([told], ReduceOp.MIN))
         return int(told)
 
     def let_go(self) -> None:
         """A rank was lost: whatever of this one waits for it on the device ends; the group is of no more use."""
         if self.device.type == "cuda":  # returns only when the graphs that were recorded with it are gone, too
-            threading.Thread(target=self.group.abort, daemon=True).start()
+            thread = threading.Thread(target=self.group.abort, daemon=True)
+            thread.start()
+            atexit.register(_end_before_the_interpreter, thread)
+
+    def _finish(self, work: Any) -> None:
+        if self.device.type == "cuda":
+            work.wait()  # holds up the stream, not this process
+        else:
+            finish(work, self.group, self.watch)
 
 
 def cut_spec(spec: ModelSpec, ranks: Ranks) -> ModelSpec:

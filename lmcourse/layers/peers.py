@@ -38,6 +38,7 @@ class PeerRanks(GroupRanks):
 
     mailbox: Mailbox
     own_flags: Tensor
+    passed: Tensor  # what lets every kernel that waits on the flags go on
     opened: Sequence[Any]  # the memory behind the mailbox's addresses, which is there as long as this is
 
     def add_up(self, parts: Tensor) -> Tensor:
@@ -47,9 +48,12 @@ class PeerRanks(GroupRanks):
         return rank_sum(parts, self.mailbox)
 
     def let_go(self) -> None:
-        """Kernels that wait for a lost rank go on, and what they compute is void."""
+        """Kernels that wait for a lost rank go on, and what they compute is void.
+
+        A copy: a kernel that is used for the first time is loaded only when no other is running.
+        """
         with torch.cuda.stream(torch.cuda.Stream(self.device)):  # type: ignore[no-untyped-call]
-            self.own_flags.fill_(_PASSED)
+            self.own_flags.copy_(self.passed, non_blocking=True)
         super().let_go()
 
 
@@ -90,7 +94,9 @@ def _map_memory(ranks: GroupRanks, store: Store) -> PeerRanks:
     slots = torch.tensor([storage.data_ptr() for storage in opened], device=ranks.device)
     epochs = torch.zeros(_MOST_ELEMENTS // TILE, dtype=torch.int64, device=ranks.device)
     mailbox = Mailbox(ranks.rank, slots, slots + slot_bytes, epochs, _MOST_ELEMENTS)
-    return PeerRanks(ranks.group, ranks.device, mailbox, own[slot_bytes:].view(torch.int64), opened)
+    flags = own[slot_bytes:].view(torch.int64)
+    passed = torch.full_like(flags, _PASSED)
+    return PeerRanks(ranks.group, ranks.device, ranks.watch, mailbox, flags, passed, opened)
 
 
 def _describe(storage: Any) -> str:

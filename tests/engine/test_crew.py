@@ -136,6 +136,56 @@ def test_killed_rank_is_an_error_and_no_wait():
     assert not folder.exists()
 
 
+SILENT = """
+import os, signal, threading, time
+from lmcourse import GenerationConfig, TurbomindEngineConfig, model_path
+from lmcourse.engine import Engine
+from lmcourse.errors import MachineError
+
+class Ended:
+    def poll(self):
+        return -9
+
+engine = Engine.from_folder(model_path("tiny-chat"), TurbomindEngineConfig(dtype="float32", tp=2), device="cpu")
+engine.add([5, 6, 7], GenerationConfig(max_new_tokens=200, ignore_eos=True))
+engine.step()
+processes = engine._runner._crew.processes
+process = processes[1]
+os.kill(process.pid, signal.SIGSTOP)  # its connections stay open and say nothing
+threading.Timer(1.0, processes.__setitem__, (1, Ended())).start()  # when rank 0 waits for it
+began = time.monotonic()
+try:
+    while engine.has_work:
+        engine.step()
+except MachineError as error:
+    print(error)
+processes[1] = process
+engine.close()
+assert 1 < time.monotonic() - began < 10
+"""
+
+
+def test_lost_rank_whose_connections_stay_open_is_an_error_and_no_wait():
+    words = [sys.executable, "-c", SILENT]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert "rank of this engine was lost" in ran.stdout
+
+
+def test_rank_lost_while_it_joins_is_an_error_and_no_wait(monkeypatch):
+    monkeypatch.setattr("lmcourse.engine.crew._MEMBER", LEAVES_AFTER_ARRIVAL)
+    with pytest.raises(MachineError, match="that is all"):
+        open_engine(tp=2)
+
+
+LEAVES_AFTER_ARRIVAL = """
+import json, sys
+from torch.distributed import FileStore
+FileStore(json.loads(sys.argv[1])["meeting"], 2).set("here-1", "yes")
+raise SystemExit("that is all")
+"""
+
+
 def test_failing_mask_fails_its_request_alone(rng):
     class Broken:
         def allowed(self, output_ids):
