@@ -72,16 +72,17 @@ function drawPool(pool, holders) {
   svg.setAttribute('aria-label', told + (most ? `; most by ${most}` : ''));
 }
 
-const LETTER = 8.5;  // about as wide as one is
+const LETTER = 8.5, SMALL = 7;  // about as wide as one is
 function segment(x, width, height, {fill, label, told, dashes = ''}) {
   if (width < .5) return [];
   const edge = {x: x + .5, y: 1, width: Math.max(.5, width - 1), height: height - 2, fill, stroke: 'currentColor'};
   const parts = [make('rect', {...edge, 'stroke-dasharray': dashes}, make('title', {}, told))];
-  const fits = Math.floor((width - 12) / LETTER);
-  if (fits < 3) return parts;
-  const short = label.length <= fits ? label : label.slice(0, fits - 1) + '…';
-  const long = short.length * LETTER + 4, middle = x + width / 2;
+  const letter = label.length * LETTER + 12 < width ? LETTER : SMALL;
+  const short = label.slice(0, Math.floor((width - 6) / letter));  // its beginning, if it has to be
+  if (!short) return parts;
+  const long = short.length * letter + 2, middle = x + width / 2;
   const text = make('text', {x: middle, y: height / 2 + 5, 'text-anchor': 'middle'}, short);
+  if (letter === SMALL) text.style.fontSize = '11px';
   const paper = {x: middle - long / 2, y: height / 2 - 10, width: long, height: 20, rx: 3, fill: '#fff', opacity: .85};
   if (fill === 'none') text.style.fill = 'currentColor';
   else parts.push(make('rect', paper));
@@ -141,14 +142,15 @@ function describeQuota(student) {
 const orDash = (value, write = number) => value ? write(value) : '–';
 const both = (...parts) => make('span', {class: 'both'}, ...parts);
 function row(student, scales) {
+  const share = student.throughput_share;
   const size = {width: 16, height: 14}, square = make('rect', {...size, fill: student.fill});
   const swatch = make('svg', {...size, class: 'swatch', 'aria-hidden': 'true'}, square);
   const cells = [
     make('td', {class: 'left'}, dots(student)),
     make('td', {}, describeOldest(student)),
-    make('td', {}, both(orDash(student.blocks), bar(student.pool_share, null, 50))),
+    make('td', {}, both(orDash(student.blocks), bar(student.blocks / scales.blocks, null, 50))),
     make('td', {}, both(orDash(student.tokens_per_second), curve(student.history, scales.top, 80, 15))),
-    make('td', {}, both(orDash(student.throughput_share, percent), bar(student.throughput_share, scales.equal))),
+    make('td', {}, both(orDash(share, percent), bar(share / scales.share, scales.equal / scales.share))),
     make('td', {}, orDash(student.tokens_last_minute)),
     make('td', {}, student.tokens_total === undefined ? '' : number(student.tokens_total)),
     make('td', {class: 'left'}, student.quotas ? describeQuota(student) : 'no roster'),
@@ -170,7 +172,8 @@ function draw() {
   const busy = students.filter(isBusy), everybody = isBusy(others) ? [...students, others] : students;
   const numBusy = busy.length + isBusy(others);
   const top = Math.max(...everybody.map(one => Math.max(...one.history)));
-  const scales = {top, equal: numBusy ? 1 / numBusy : null};
+  const equal = 1 / Math.max(1, numBusy), most = name => Math.max(1e-9, ...everybody.map(one => one[name]));
+  const scales = {top, equal, share: Math.max(2 * equal, most('throughput_share')), blocks: most('blocks')};
   drawTiles(busy.length);
   summarise(everybody.filter(isBusy), busy.length);
   drawPool(shown.pool, everybody.filter(one => one.blocks).sort((one, two) => two.blocks - one.blocks));

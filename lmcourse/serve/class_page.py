@@ -93,7 +93,8 @@ def make_class_page(model: str) -> str:
         '<h2>The KV pool, by student</h2><svg id="pool" role="img" preserveAspectRatio="none"></svg>'
         '<div id="table"><table>'
         "<caption>Students: ● an answer being written, ○ one that waits; the line is the last "
-        "minute’s tokens/s, the mark in a share an equal one</caption>"
+        "minute’s tokens/s, the "
+        "mark in a share an equal one; KV bars compare with who has most</caption>"
         f'<thead><tr>{heads}</tr></thead><tbody id="rows"></tbody></table></div>'
         '<p id="note"><label><input id="all" type="checkbox"> <span id="idle"></span></label></p>'
         "<p>Prompts and answers are their students’ own: neither is shown here, nor sent to this page.</p>"

@@ -7,6 +7,7 @@ Lesson: 5 (serving a class)
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 
 from lmcourse.serve.class_page import HEADERS, make_class_page
 from lmcourse.serve.class_quotas import Account
-from lmcourse.serve.class_view import Moment, take_snapshot
+from lmcourse.serve.class_view import Moment, snapshot_in_portions
 from lmcourse.serve.errors import FORBIDDEN, REFUSALS, refusal
 from lmcourse.serve.schema import ClassAnswer
 from lmcourse.serve.service import Service
@@ -40,7 +41,7 @@ def class_routes(service: Service, accounts: Sequence[Account]) -> APIRouter:
 
         For the instructor's key, and for students if the roster says `"students_see": "class"`. As a page: `class/view`
         """
-        return view.answer() if accounts else _refuse()
+        return await view.answer() if accounts else _refuse()
 
     @router.get("/class/view", include_in_schema=False)
     async def show_class() -> Response:
@@ -59,21 +60,32 @@ class _View:
     def __init__(self, service: Service, accounts: Sequence[Account]) -> None:
         self._service, self._accounts = service, accounts
         self._body, self._stale_at = b"", 0.0
+        self._taking = asyncio.Lock()
 
-    def answer(self) -> Response:
+    async def answer(self) -> Response:
         """The snapshot; an older one while it is fresh."""
-        now = time.monotonic()
-        if now >= self._stale_at:
-            service = self._service
-            moment = Moment(
-                now=now,
-                model=service.model_names[0],
-                started_at=service.started_at,
-                places=service.pipe.engine.config.max_batch_size,
-                stats=service.engine.stats(),
-                loads=service.engine.loads(),
-                written=service.written,
-            )
-            self._body = bytes(json_answer(take_snapshot(moment, self._accounts)).body)
-            self._stale_at = now + _FRESH_SECONDS
+        async with self._taking:
+            if time.monotonic() >= self._stale_at:
+                self._body = await self._take()
+                self._stale_at = time.monotonic() + _FRESH_SECONDS
         return Response(self._body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+    async def _take(self) -> bytes:
+        """A new one; whoever is served comes first between its portions."""
+        service = self._service
+        moment = Moment(
+            now=time.monotonic(),
+            model=service.model_names[0],
+            started_at=service.started_at,
+            places=service.pipe.engine.config.max_batch_size,
+            stats=service.engine.stats(),
+            loads=service.engine.loads(),
+            written=service.written,
+        )
+        portions = snapshot_in_portions(moment, self._accounts)
+        while True:
+            try:
+                next(portions)
+            except StopIteration as end:
+                return bytes(json_answer(end.value).body)
+            await asyncio.sleep(0)

@@ -4,8 +4,8 @@
     loads (running, waiting, blocks by account) ├─→ one table, who wrote most in the last minute first
     stats (the pool, the batch)                 ┘
 
-The idea: everything is counted anyway when it happens, so that looking costs a pass over the students and nothing for
-those who are served. No prompt, no answer and no key is in it.
+The idea: everything is counted anyway when it happens, so that looking costs one pass over the students, and that is
+made a few at a time: between two portions the server does its work. No prompt, no answer and no key is in it.
 
 Lesson: 5 (serving a class)
 """
@@ -13,7 +13,7 @@ Lesson: 5 (serving a class)
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -22,11 +22,12 @@ from lmcourse.engine import AccountLoad, EngineStats
 from lmcourse.serve.class_quotas import Account
 from lmcourse.serve.class_work import HISTORY_SECONDS, Tally
 
-__all__ = ["Moment", "take_snapshot"]
+__all__ = ["Moment", "snapshot_in_portions", "take_snapshot"]
 
 _RATE_SECONDS = 10  # that a speed is the mean of
 _STEP_SECONDS = 2  # of a history
 _MOST_ANSWERS = 8  # shown of one student
+_PORTION = 25  # students
 _NOTHING = AccountLoad()
 _QUIET = [0.0] * (HISTORY_SECONDS // _STEP_SECONDS)
 
@@ -53,14 +54,35 @@ class _Sums:
 
 
 def take_snapshot(moment: Moment, accounts: Sequence[Account]) -> dict[str, Any]:
-    """The fields of schema.ClassAnswer."""
-    stats, by_second = moment.stats, moment.written.last_minute(moment.now)
-    sums = _Sums(stats.num_blocks, sum(by_second[-_RATE_SECONDS:]))
-    seconds = {account: account.written.last_minute(moment.now) for account in accounts}
-    students = [_describe_student(account, moment, sums, seconds[account]) for account in accounts]
+    """The fields of schema.ClassAnswer, all at once."""
+    portions = snapshot_in_portions(moment, accounts)
+    try:
+        while True:
+            next(portions)
+    except StopIteration as end:
+        found: dict[str, Any] = end.value
+        return found
+
+
+def snapshot_in_portions(moment: Moment, accounts: Sequence[Account]) -> Generator[None, None, dict[str, Any]]:
+    """The same, yielding after a few students each; what they do meanwhile may be in it or not."""
+    by_second = moment.written.last_minute(moment.now)
+    sums = _Sums(moment.stats.num_blocks, sum(by_second[-_RATE_SECONDS:]))
+    elsewhere, students = list(by_second), []
+    for number, account in enumerate(accounts, start=1):
+        own = account.written.last_minute(moment.now)
+        students.append(_describe_student(account, moment, sums, own))
+        if students[-1]["tokens_last_minute"]:
+            elsewhere = [max(0, all_ - one) for all_, one in zip(elsewhere, own, strict=True)]
+        if number % _PORTION == 0:
+            yield
     students.sort(key=lambda row: (-row["tokens_last_minute"], -row["num_answers"], row["name"]))
-    in_roster = [sum(column) for column in zip(*seconds.values(), strict=True)] or [0] * len(by_second)
-    elsewhere = [max(0, all_ - own) for all_, own in zip(by_second, in_roster, strict=True)]
+    others = _describe_use(moment.loads.get(None, _NOTHING), sums, elsewhere)
+    return {**_describe_whole(moment, by_second), "students": students, "others": others}
+
+
+def _describe_whole(moment: Moment, by_second: list[int]) -> dict[str, Any]:
+    stats = moment.stats
     return {
         "model": moment.model,
         "taken_at": time.time(),
@@ -76,8 +98,6 @@ def take_snapshot(moment: Moment, accounts: Sequence[Account]) -> dict[str, Any]
             "free": stats.num_free_blocks,
             "tokens_per_block": stats.tokens_per_block,
         },
-        "students": students,
-        "others": _describe_use(moment.loads.get(None, _NOTHING), sums, elsewhere),
     }
 
 
@@ -109,10 +129,10 @@ def _describe_use(load: AccountLoad, sums: _Sums, by_second: list[int]) -> dict[
 
 
 def _describe_speed(by_second: list[int]) -> dict[str, Any]:
-    total = sum(by_second)
-    steps = [(one + two) / _STEP_SECONDS for one, two in zip(by_second[::2], by_second[1::2], strict=True)]
+    if not any(by_second):
+        return {"tokens_per_second": 0.0, "tokens_last_minute": 0, "history": _QUIET}
     return {
         "tokens_per_second": sum(by_second[-_RATE_SECONDS:]) / _RATE_SECONDS,
-        "tokens_last_minute": total,
-        "history": steps if total else _QUIET,
+        "tokens_last_minute": sum(by_second),
+        "history": [(one + two) / _STEP_SECONDS for one, two in zip(by_second[::2], by_second[1::2], strict=True)],
     }

@@ -17,6 +17,7 @@ __all__ = ["Snapshot", "busy_students", "class_summary", "class_table"]
 
 Snapshot = Mapping[str, Any]  # as the server's schema ClassAnswer says
 _MOST_DOTS = 8
+_NARROW = "max-width: 9rem; overflow: hidden; text-overflow: ellipsis"
 _HEADS = ("Student", "Answers", "Longest open", "KV blocks", "Tokens/s", "Share", "Last minute", "In all", "Quota left")
 _WINDOWS = {"tokens_per_minute": "this minute", "tokens_per_hour": "this hour", "tokens_total": "in all"}
 
@@ -48,18 +49,19 @@ def class_table(snapshot: Snapshot) -> str:
     """HTML: one row for each student at work, and how many are not. Prompts and answers are not in a snapshot."""
     busy = busy_students(snapshot)
     head = "".join(f'<th scope="col" style="{_side(place)}">{text}</th>' for place, text in enumerate(_HEADS))
-    rows = "".join(_row(student) for student in busy)
-    others = snapshot["others"]
-    if others["running"] or others["waiting"] or others["tokens_last_minute"]:
-        rows += _row({"name": "instructor and other keys", "answers": [], "refused": 0, "quotas": {}, **others})
+    others = {"name": "instructor and other keys", "answers": [], "refused": 0, "quotas": {}, **snapshot["others"]}
+    listed = [*busy, *([others] if others["running"] + others["waiting"] + others["tokens_last_minute"] else [])]
+    most = {name: max([1e-9, *(row[name] for row in listed)]) for name in ("blocks", "throughput_share")}
+    rows = "".join(_row(student, most) for student in listed)
     idle = len(snapshot["students"]) - len(busy)
     told = "● an answer being written, ○ one that waits. Prompts and answers are their students’ own and not shown."
     return (
-        f"<p>{html.escape(class_summary(snapshot))}</p>"
-        '<table style="border-collapse: collapse; font-variant-numeric: tabular-nums">'
+        f'<div style="line-height: 1.35; white-space: normal"><p>{html.escape(class_summary(snapshot))}</p>'
+        f"{_pool_bar(snapshot)}"
+        '<table style="border-collapse: collapse; font-variant-numeric: tabular-nums; line-height: 1.35">'
         f'<caption style="text-align: left">{told}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"<p>{idle} more have done nothing for a minute.</p>"
+        f"<p>{idle} more have done nothing for a minute.</p></div>"
     )
 
 
@@ -68,19 +70,47 @@ def _side(place: int) -> str:
     return f"text-align: {side}; padding: 1px 8px; white-space: nowrap"
 
 
-def _row(student: Mapping[str, Any]) -> str:
+def _pool_bar(snapshot: Snapshot) -> str:
+    """The KV pool from edge to edge: who holds most first, then what is kept, then what is free."""
+    pool = snapshot["pool"]
+    holders = sorted((row for row in snapshot["students"] if row["blocks"]), key=lambda row: -row["blocks"])
+    held = sum(row["blocks"] for row in holders) + snapshot["others"]["blocks"]
+    scale = min(1.0, pool["used"] / max(1, held))  # a block that several share is in the sum more than once
+    parts = [(row["name"], row["blocks"] * scale) for row in holders]
+    parts.append(("others", pool["used"] - sum(count for _, count in parts)))
+    hatched = [_part(name, count / max(1, pool["blocks"]), place % 4 + 1) for place, (name, count) in enumerate(parts)]
+    rest = _part("kept", pool["kept"] / max(1, pool["blocks"]), 0) + _part(
+        "free", pool["free"] / max(1, pool["blocks"]), 0
+    )
+    told = f"{pool['used']:,} of {pool['blocks']:,} KV blocks are in use, {pool['free']:,} are free"
+    box = "display: flex; height: 26px; border: 1px solid; max-width: 60rem; margin: 4px 0"
+    return f'<div role="img" aria-label="{told}" style="{box}">{"".join(hatched)}{rest}</div>'
+
+
+def _part(label: str, share: float, hatch: int) -> str:
+    """hatch 0 is blank; each other number is a direction of lines."""
+    if share <= 0:
+        return ""
+    lines = f"; background: repeating-linear-gradient({45 * hatch}deg, #8883 0 4px, #8888 4px 5px)" if hatch else ""
+    room = f"flex: 0 1 {share:.2%}; min-width: 0; overflow: hidden; white-space: nowrap; font-size: 11px"
+    style = f"{room}; line-height: 26px; text-align: center; box-shadow: inset -1px 0 currentColor{lines}"
+    return f'<span title="{html.escape(label, quote=True)}" style="{style}">{html.escape(label)}</span>'
+
+
+def _row(student: Mapping[str, Any], most: Mapping[str, float]) -> str:
+    """`most`: what full bars stand for."""
     share = student["throughput_share"]
     cells: Sequence[str] = (
         _dots(student),
         _oldest(student),
-        f"{student['blocks']:,} {_bar(student['pool_share'])}",
+        f"{student['blocks']:,} {_bar(student['blocks'] / most['blocks'])}",
         f"{student['tokens_per_second']:,.0f}",
-        f"{share:.0%} {_bar(share)}",
+        f"{share:.0%} {_bar(share / most['throughput_share'])}",
         f"{student['tokens_last_minute']:,}",
         f"{student['tokens_total']:,}" if "tokens_total" in student else "",
         _quota(student),
     )
-    name = f'<th scope="row" style="{_side(0)}">{html.escape(student["name"])}</th>'
+    name = f'<th scope="row" style="{_side(0)}; {_NARROW}">{html.escape(student["name"])}</th>'
     listed = [f'<td style="{_side(place)}">{cell}</td>' for place, cell in enumerate(cells, start=1)]
     return f"<tr>{name}{''.join(listed)}</tr>"
 
@@ -108,7 +138,7 @@ def _quota(student: Mapping[str, Any]) -> str:
     """The one of which least is left."""
     left = {name: entry for name, entry in student["quotas"].items() if name in _WINDOWS}
     name = min(left, key=lambda name: left[name]["left"] / left[name]["limit"], default=None)
-    told = "no limit" if name is None else f"{left[name]['left']:,} of {left[name]['limit']:,} {_WINDOWS[name]}"
+    told = "no limit" if name is None else f"{left[name]['left']:,} {_WINDOWS[name]}"
     return told + (f"; <b>{student['refused']:,} refused</b>" if student["refused"] else "")
 
 
