@@ -10,9 +10,9 @@ Places: the first num_easy (up to there a step takes hardly longer) go to the lo
 of an account that nobody present is behind, and in the last eighth only if nothing of it runs: newcomers find a place.
 
 Contract: with prompts of at most L tokens, answers of A and K places, the service of two accounts that both wait all
-the time differs by at most 2 (L + K A), weighted. Every request ends: the admitted ones, since the oldest never gives
-way and who does returns before all others; and each admission raises a counter of whole tokens, so that each of
-finitely many accounts becomes the lowest.
+the time differs by at most 2 (L + K A), weighted. Every request ends: the oldest running one never gives way; who does
+is first in its account's line; and each first admission raises a counter of whole tokens, so that each of finitely many
+accounts becomes the lowest, and stays it until its first in line runs, behind a number of older ones that only falls.
 
 Lesson: 5 (serving a class)
 """
@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from lmcourse.engine.queues import Window
@@ -40,16 +40,28 @@ _NEWCOMERS_SHARE = 8  # one place of so many is kept for accounts with nothing r
 
 @dataclass
 class _Line:
-    """One account: its requests that were never admitted, how many of the others there are, and its counter."""
+    """One account: its counter, how many of its requests run, those that gave way, those that never ran."""
 
     served: int = 0
-    num_admitted: int = 0  # running, or given way
+    num_running: int = 0
+    given_way: deque[Request] = field(default_factory=deque)  # the oldest first
     waiting: deque[Request] = field(default_factory=deque)
     last_step: int = 0  # in which it had work
 
+    def choose(self, window: Window, most: int) -> deque[Request]:
+        """The first of its line, among those that a quarantine lets in."""
+        line: Iterable[Request] = chain(self.given_way, self.waiting)
+        if window is not None:
+            line = (request for request in line if window[0] <= request.request_id <= window[1])
+        return deque(islice(line, most))
+
+    def leave(self, request: Request) -> None:
+        """Take a waiting request out of the line."""
+        (self.given_way if request in self.given_way else self.waiting).remove(request)
+
     def is_present(self, num_steps: int) -> bool:
         """Whether it has work, or had some a moment ago."""
-        return bool(self.waiting or self.num_admitted) or num_steps - self.last_step < _LINGER_STEPS
+        return bool(self.waiting or self.given_way or self.num_running) or num_steps - self.last_step < _LINGER_STEPS
 
 
 class FairQueue:
@@ -59,15 +71,14 @@ class FairQueue:
         """num_easy: requests that may run before anybody is held back; weights: what a token counts."""
         self._num_easy, self._prompt_weight, self._answer_weight = num_easy, prompt_weight, answer_weight
         self._lines: dict[str | None, _Line] = {}
-        self._given_way: deque[Request] = deque()  # in the order of their turns
-        self._turns: dict[int, int] = {}  # by request id: the how manyeth admission; who has one has paid the prompt
+        self._turns: dict[int, int] = {}  # by request id: the first admission; who has one has paid for the prompt
         self._num_turns = self._num_steps = 0
 
     def __len__(self) -> int:
-        return len(self._given_way) + sum(len(line.waiting) for line in self._lines.values())
+        return sum(len(line.waiting) + len(line.given_way) for line in self._lines.values())
 
     def __iter__(self) -> Iterator[Request]:
-        return chain(self._given_way, *(line.waiting for line in tuple(self._lines.values())))
+        return chain(*(part for line in tuple(self._lines.values()) for part in (line.given_way, line.waiting)))
 
     def served(self) -> dict[str | None, int]:
         """Each account's counter: weighted tokens, and what it was lifted by."""
@@ -77,22 +88,18 @@ class FairQueue:
         """To the end of its account's line."""
         line = self._lines.get(request.account)
         if line is None or not line.is_present(self._num_steps):
-            lowest = min(
-                (other.served for other in self._lines.values() if other.is_present(self._num_steps)), default=0
-            )
+            present = [other.served for other in self._lines.values() if other.is_present(self._num_steps)]
             line = self._lines.setdefault(request.account, _Line())
-            line.served = max(line.served, lowest)
+            line.served = max(line.served, min(present, default=0))
         line.waiting.append(request)
 
     def candidates(self, running: Sequence[Request], num_places: int, window: Window) -> Iterator[Request]:
-        """Who gave way, then by the rules above."""
-        given_way = _choose(self._given_way, window)
-        yield from given_way
+        """By the rules above; of one account, first those that gave way."""
         served = {account: line.served for account, line in self._lines.items() if line.is_present(self._num_steps)}
-        held = {account: self._lines[account].num_admitted for account in served}
-        lines = {account: deque(_choose(self._lines[account].waiting, window)) for account in served}
+        held = {account: self._lines[account].num_running for account in served}
+        lines = {account: self._lines[account].choose(window, num_places - len(running)) for account in served}
         kept = num_places // _NEWCOMERS_SHARE or int(num_places > 1)
-        for num_taken in range(len(running) + len(given_way), num_places):
+        for num_taken in range(len(running), num_places):
             free = num_taken >= num_places - kept
             asking = [account for account in lines if lines[account] and not (free and held[account])]
             if not asking:
@@ -110,20 +117,20 @@ class FairQueue:
         return 0 if request.request_id in self._turns else self._prompt_weight * (request.prompt_len - num_found)
 
     def admit(self, request: Request, num_found: int) -> None:
-        """It keeps its turn if it gave way."""
-        if request in self._given_way:
-            self._given_way.remove(request)
-            return
+        """Its account pays for the prompt, once."""
         line = self._lines[request.account]
-        line.waiting.remove(request)
-        line.num_admitted += 1
+        line.leave(request)
+        line.num_running += 1
         line.served += self._price(request, num_found)
-        self._num_turns += 1
-        self._turns[request.request_id] = self._num_turns
+        if not self._turns.get(request.request_id):
+            self._num_turns += 1
+            self._turns[request.request_id] = self._num_turns
 
     def give_way(self, request: Request) -> None:
-        """Before all who wait."""
-        self._given_way.appendleft(request)
+        """To the front of its account's line."""
+        line = self._lines[request.account]
+        line.num_running -= 1
+        line.given_way.appendleft(request)
 
     def charge(self, chunks: Iterable[Chunk]) -> None:
         """Each token that is sampled."""
@@ -135,12 +142,10 @@ class FairQueue:
     def end(self, request: Request, *, runs: bool) -> None:
         """Its account's counter stays."""
         line = self._lines[request.account]
-        if runs or request in self._given_way:
-            line.num_admitted -= 1
-            if not runs:
-                self._given_way.remove(request)
+        if runs:
+            line.num_running -= 1
         else:
-            line.waiting.remove(request)
+            line.leave(request)
         self._turns.pop(request.request_id, None)
         line.last_step = self._num_steps
 
@@ -149,26 +154,21 @@ class FairQueue:
         waiting = list(requests)
         paid = self._turns.keys() & {request.request_id for request in waiting}
         self._turns = dict.fromkeys(paid, 0)
-        self._given_way = deque()
         for line in self._lines.values():
-            line.num_admitted, line.waiting = 0, deque()
+            line.num_running, line.given_way, line.waiting = 0, deque(), deque()
         for request in waiting:
             self._lines.setdefault(request.account, _Line()).waiting.append(request)
 
     def check(self, running: Sequence[Request], window: Window) -> None:
-        """Turns ascend through the running ones and those that gave way; each account's line and sum are right."""
-        admitted = [*running, *self._given_way]
-        turns = [self._turns[request.request_id] for request in admitted]
-        for ordered in (turns[: len(running)], turns[len(running) :]) if window else (turns,):
-            assert ordered == sorted(set(ordered)), f"not the order of admission: {ordered}"
+        """In each account running ones, those that gave way and the rest stand in the order of their first turns."""
         for account, line in self._lines.items():
-            count = sum(request.account == account for request in admitted)
-            assert line.num_admitted == count, f"{account}: {line.num_admitted} admitted, found {count}"
+            own = [request for request in running if request.account == account]
+            assert line.num_running == len(own), f"{account}: {line.num_running} running, found {len(own)}"
+            admitted = [own, list(line.given_way)] if window else [[*own, *line.given_way]]
+            for requests in admitted:
+                turns = [self._turns[request.request_id] for request in requests]
+                assert turns == sorted(set(turns)), f"{account}: not the order of admission: {turns}"
             ids = [request.request_id for request in line.waiting]
             assert ids == sorted(set(ids)), f"{account}: not the order of arrival: {ids}"
-            assert all(request.account == account for request in line.waiting), f"{account}: others in its line"
-
-
-def _choose(requests: Iterable[Request], window: Window) -> list[Request]:
-    """Those that a quarantine lets in."""
-    return [r for r in requests if window is None or window[0] <= r.request_id <= window[1]]
+            waiting = chain(line.given_way, line.waiting)
+            assert all(request.account == account for request in waiting), f"{account}: others in its line"

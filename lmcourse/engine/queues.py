@@ -4,8 +4,7 @@ The idea: the scheduler knows what fits; whose turn it is, the queue knows. Firs
 somebody's own notebook; fair_queue.py has the one of a class.
 
 Contract: `candidates` changes nothing and yields whom the scheduler may admit, in this order and no other: when one
-does not fit, all behind it wait. Whoever was admitted once and gave way comes before whoever was not, and in the order
-of the first admission, so that running requests stand in that order and never wait for those behind them.
+does not fit, all behind it wait. Whoever gave way comes before those of the same account that never ran.
 
 Lesson: 3 (continuous batching)
 """

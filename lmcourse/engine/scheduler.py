@@ -6,10 +6,9 @@ up with its num_tokens. A long prompt takes several steps (chunked prefill) whil
     budget 8 │ A decodes: 1 │ B decodes: 1 │ C the last 4 of its 9 │ D new: first 2 of 7 │   decodes, prompts, new ones
 
 Rules: a running request owns the blocks of every token it knows, some of them perhaps together with others that begin
-alike (prefix_cache.py). Who is admitted next, the queue says (queues.py); age counts from the first admission. If a
-decode finds no free block, the youngest running request gives all of its blocks back and waits again, before all who
-were never admitted, to be computed again. The older never wait for the younger, so the oldest always moves on, and
-every request that was admitted once ends.
+alike (prefix_cache.py). Who is admitted next, the queue says (queues.py); age counts from then. If a decode finds no
+free block, the youngest running request gives all of its blocks back and waits again, at the front of its line, to be
+computed again. The older never wait for the younger, so the oldest always moves on and ends, and then the next.
 
 Contract: `schedule` is pure and returns a Plan; `apply` carries it out; `record_launched` follows the model's launch,
 whose tokens come whenever they come (`Request.append`). Steps run in the order in which they are planned, so blocks
