@@ -39,6 +39,8 @@ def _tensors(seed: int, lengths: tuple[int, ...], head_dim: int, size: float) ->
 class _Blocks:
     """Hands out (keys, values) a block at a time, once; the block before becomes NaN."""
 
+    lends = True  # the grader's process, which gets copies, spoils them likewise
+
     def __init__(self, keys: Tensor, values: Tensor, lengths: tuple[int, ...]) -> None:
         ends = list(accumulate(lengths))
         self._blocks = iter(

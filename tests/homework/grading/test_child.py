@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import struct
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from lmcourse.homework.grading.child import Child, ChildLostError, namespace_commands
+from lmcourse.homework.online_softmax import ONLINE_SOFTMAX
 from lmcourse.homework.sandbox.confine import Limits
 from lmcourse.homework.sandbox.plain import decode
 
@@ -58,6 +60,15 @@ def test_answer_computes_and_asks_back(child: Child) -> None:
     assert run(child, "def f(g, xs):\n    return [g(x) for x in xs]", square, [1, 2, 3]) == [1, 4, 9]
     assert asked == [1, 2, 3]
     assert run(child, "def f(xs):\n    return sum(xs)", iter([4, 5])) == 9
+
+
+def test_blocks_that_are_kept_for_later_are_spoilt_in_the_answers_process_too(child: Child) -> None:
+    seed = random.SystemRandom().randrange(2**31)
+    print("seed", seed)
+    arguments = next(iter(ONLINE_SOFTMAX.make_cases(random.Random(seed)))).make_arguments()
+    spoilt = "bool(keys.isnan().all() and values.isnan().all())"
+    source = f"def f(q, blocks):\n    return [{spoilt} for keys, values in list(blocks)]"
+    assert all(run(child, source, *arguments, seconds=60)), "as check() has it in the notebook's own process"
 
 
 def test_error_of_a_function_of_the_exercise_reaches_the_answer(child: Child) -> None:
