@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from lmcourse.accounting import Device, Storage, decode_seconds
 from lmcourse.bench.hf_decode import HF_KINDS, TokenClock
 from lmcourse.bench.latency import ServedRequest
+from lmcourse.bench.measure import all_or_none
 from lmcourse.bench.speed import engine_storage
 from lmcourse.bench.workloads import GenerationRequest, mixed_requests
 from lmcourse.config import GenerationConfig
@@ -124,12 +125,13 @@ def engine_contestant(name: str, engine: Engine, *, element_bytes: int) -> Conte
     def run(requests: Requests) -> list[ServedRequest]:
         started = time.perf_counter()
         times: dict[int, list[float]] = {}
-        for request in requests:
-            gen = GenerationConfig(max_new_tokens=request.num_output_tokens, ignore_eos=True)
-            times[engine.add(list(request.prompt_ids), gen)] = []
-        while engine.has_work:
-            for output in engine.step():
-                times[output.request_id] += [time.perf_counter() - started] * len(output.token_ids)
+        with all_or_none(engine, times):
+            for request in requests:
+                gen = GenerationConfig(max_new_tokens=request.num_output_tokens, ignore_eos=True)
+                times[engine.add(list(request.prompt_ids), gen)] = []
+            while engine.has_work:
+                for output in engine.step():
+                    times[output.request_id] += [time.perf_counter() - started] * len(output.token_ids)
         return [_served(request, arrivals) for request, arrivals in zip(requests, times.values(), strict=True)]
 
     return Contestant(name, run, engine.spec, engine_storage(engine, element_bytes))

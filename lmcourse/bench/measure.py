@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,16 @@ from lmcourse.config import GenerationConfig
 if TYPE_CHECKING:
     from lmcourse.engine import Engine
 
-__all__ = ["Run", "Timing", "run_engine", "run_pipeline", "run_transformers", "time_alternately", "time_runs"]
+__all__ = [
+    "Run",
+    "Timing",
+    "all_or_none",
+    "run_engine",
+    "run_pipeline",
+    "run_transformers",
+    "time_alternately",
+    "time_runs",
+]
 
 Run = Callable[[], int]
 
@@ -80,13 +90,25 @@ def time_runs(run: Run, *, warmups: int = 1, repeats: int = 5) -> Timing:
 def run_engine(engine: Engine, requests: Sequence[GenerationRequest]) -> list[list[int]]:
     """The generated ids of all requests, which the engine works on together."""
     answers: dict[int, list[int]] = {}
-    for request in requests:
-        gen = GenerationConfig(max_new_tokens=request.num_output_tokens, ignore_eos=True)
-        answers[engine.add(list(request.prompt_ids), gen)] = []
-    while engine.has_work:
-        for output in engine.step():
-            answers[output.request_id] += output.token_ids
+    with all_or_none(engine, answers):
+        for request in requests:
+            gen = GenerationConfig(max_new_tokens=request.num_output_tokens, ignore_eos=True)
+            answers[engine.add(list(request.prompt_ids), gen)] = []
+        while engine.has_work:
+            for output in engine.step():
+                answers[output.request_id] += output.token_ids
     return list(answers.values())
+
+
+@contextmanager
+def all_or_none(engine: Engine, answers: Mapping[int, object]) -> Iterator[None]:
+    """Aborts the requests if the block is left early (a notebook's stop button): the next run finds the engine idle."""
+    try:
+        yield
+    except BaseException:
+        for request_id in {*answers, *engine.unfinished()}:
+            engine.abort(request_id)
+        raise
 
 
 def run_transformers(model: Any, requests: Sequence[GenerationRequest]) -> list[list[int]]:

@@ -19,7 +19,8 @@ from lmcourse.bench import (
     transformers_contestant,
 )
 from lmcourse.bench.latency import ServedRequest
-from lmcourse.engine import Engine
+from lmcourse.bench.measure import run_engine
+from lmcourse.engine import Engine, StepOutput
 from lmcourse.errors import ConfigError
 from lmcourse.models import load_spec
 
@@ -94,3 +95,24 @@ def test_engine_and_transformers_do_equal_work() -> None:
                 assert len(served.arrivals) == served.num_output_tokens == 5
                 assert list(served.arrivals) == sorted(served.arrivals)
                 assert served.arrivals[0] > 0
+
+
+def test_an_interrupted_contestant_can_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = equal_requests(3, vocab=SPEC.vocab, prompt_len=9, output_len=5)
+    config = TurbomindEngineConfig(dtype="float32", cache_max_entry_count=64)
+    with Engine.from_folder(model_path("tiny-chat"), config) as engine:
+        contestant = engine_contestant("engine", engine, element_bytes=4)
+        step, steps = engine.step, iter(range(3))
+
+        def stopped() -> list[StepOutput]:
+            if next(steps, None) is None:
+                raise KeyboardInterrupt
+            return step()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "step", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                contestant.run(requests)
+        assert not engine.has_work
+        assert [len(served.arrivals) for served in contestant.run(requests)] == [5, 5, 5]
+        assert len(run_engine(engine, requests)) == 3
