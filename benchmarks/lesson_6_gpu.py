@@ -86,7 +86,8 @@ def run_lesson(folder: Path) -> list[dict[str, Any]]:
     import nbformat
     from jupyter_client.manager import start_new_kernel
 
-    variables = {**os.environ, "LMCOURSE_LLAVA": str(folder), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    variables = {**os.environ, "LMCOURSE_LLAVA": str(folder), "PYTHONPATH": paths, "PYTHONUTF8": "1"}
     if DEVICE == "cpu":
         variables["CUDA_VISIBLE_DEVICES"] = ""
     notebook = nbformat.read(LESSON, as_version=4)
