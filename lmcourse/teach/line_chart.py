@@ -59,8 +59,13 @@ def _mark_crossing(axes: Axes, table: Mapping[str, Curve]) -> str:
     point = crossing(table[first], table[second])
     if point is None:
         return ""
+    if point == min(table[first]):
+        return f" {first} is above {second} everywhere."
     axes.axvline(point, color="#777777", lw=0.8, ls=":")
-    axes.annotate(f"from {point:g} on", (point, axes.get_ylim()[1]), fontsize=8, va="top", ha="right", rotation=90)
+    axes.annotate(
+        f"from {point:g} on: {first} above", (point, 1), xycoords=axes.get_xaxis_transform(), fontsize=8,
+        xytext=(4, -2), textcoords="offset points", va="top",
+    )  # fmt: skip
     return f" From {point:g} on, {first} stays above {second}."
 
 

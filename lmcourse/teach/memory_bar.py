@@ -47,6 +47,7 @@ def memory_bar(
         _write_total(axes, start, place)
     if limit_bytes is not None:
         axes.axvline(limit_bytes, color="black", ls="--", lw=1.2)
+        axes.annotate(f" {human_bytes(limit_bytes)}", (limit_bytes, -0.5), va="top", fontsize=8)
     axes.set_yticks(range(len(table)), list(table))
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.set_xlim(0, 1.14 * longest)

@@ -49,8 +49,8 @@ def step_chart(table: Timeline, *, title: str = "What each request computes in e
     axes.set_xlim(0, table.num_steps + 1)
     axes.set_ylim(len(requests) - 0.4, -0.8)
     axes.set_xlabel("step")
-    axes.set_title(f"{title}   (hatched: prefill and its tokens · plain: decode · ✕ preempted · ● ended)", loc="left",
-                   fontsize="small")  # fmt: skip
+    signs = "hatched: prefill and its tokens · plain: decode · dotted: waiting · ✕ preempted · ● ended"
+    axes.set_title(f"{title}   ({signs})", loc="left", fontsize="small")
     return Drawing(figure, _describe(table, title))
 
 

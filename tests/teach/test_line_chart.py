@@ -35,6 +35,12 @@ def test_line_chart_draws_sorted_points_and_names_the_crossing() -> None:
     )
 
 
+def test_line_chart_marks_no_place_where_one_curve_is_above_everywhere() -> None:
+    drawing = line_chart({"a": {1: 2.0, 2: 3.0}, "b": {1: 1.0, 2: 1.0}}, x_label="x", y_label="y", title="t")
+    assert len(drawing.figure.axes[0].lines) == 2
+    assert drawing.alt.endswith("a is above b everywhere.")
+
+
 def test_line_chart_without_points_is_refused() -> None:
     with pytest.raises(ConfigError, match="no curve"):
         line_chart({"a": {}}, x_label="x", y_label="y", title="t")
