@@ -13,6 +13,8 @@ from typing import Self
 
 __all__ = ["Outcome", "Score"]
 
+_WRAPPED = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"  # JupyterLab breaks words elsewhere
+
 
 class Outcome(Enum):
     """How an answer did as a whole."""
@@ -51,7 +53,7 @@ class Score(float):
         }[self.outcome]
         rows = "".join(
             f"<tr><td style='text-align:left;vertical-align:top'>{html.escape(name)}</td>"
-            f"<td style='text-align:left'><pre style='margin:0;white-space:pre-wrap'>{html.escape(text)}</pre></td>"
+            f"<td style='text-align:left'><pre style='{_WRAPPED}'>{html.escape(text)}</pre></td>"
             "</tr>"
             for name, text in self.details
         )

@@ -42,7 +42,7 @@ print(f"left    {(slice_bytes - weight_bytes) / 1e9:.2f} GB")
 #
 # * a **slice** is a fixed part of one big GPU. Your program sees a small GPU; neighbours have the other slices;
 # * an **image** is the ready-made disk a rented machine starts from: system, libraries, Python. The classroom's was
-#   called *Cuda12.2-conda*, after the CUDA version of its libraries.
+#   called *Cuda12.2-conda*, after its CUDA, which runs programs on a GPU.
 
 # %% [markdown] lang="en"
 # ## 2 · A terminal and an environment
@@ -311,12 +311,21 @@ print("the terminal says what the notebook said")
 pipe.close()
 print(pipe)
 
+# %% [markdown] lang="en"
+# ## 10 · What all those numbers do
+#
+# Each token enters as one row of the **embedding table**, `hidden_size` numbers, and passes through **layers**. A layer has
+# two parts. In **attention** a token's *query* is compared with the *keys* of the tokens before it, and their *values* are
+# mixed accordingly, in several *heads* side by side. The **MLP** then works on each token alone. A **norm** before each
+# part keeps numbers in range. At the end the **output table** makes scores.
+
 # %% [markdown] lang="en" exercise="1.1"
 # ## Exercise 1.1 · Count the weights
 #
 # Section 1 took 1,889,110,016 on faith. Count them yourself from `config.json`. InternLM2 has: an embedding table and an
 # output table (`vocab_size × hidden_size` each); per layer, a fused query/key/value matrix, an attention output matrix,
-# three MLP matrices (`intermediate_size × hidden_size`) and two norms (`hidden_size`); one final norm.
+# three MLP matrices (`intermediate_size × hidden_size`) and two norms (`hidden_size`); one final norm. If
+# `tie_word_embeddings` is true, one table serves as both.
 #
 # With `num_attention_heads` heads of `head_dim = hidden_size / num_attention_heads`, the fused matrix has
 # `(heads + 2 × kv_heads) × head_dim` rows.
@@ -346,9 +355,10 @@ homework.check("1.1", count_parameters)
 # %% [markdown] lang="en" exercise="1.2"
 # ## Exercise 1.2 · Be the engine
 #
-# `next_logits(ids)` gives a tensor with one score per vocabulary entry, for the token that follows `ids`. Write greedy
-# generation: take the best-scored token, append it, go on. End when that token is in `stop_ids` (leave it out of the
-# answer) or after `max_new_tokens`. Return only the new tokens, as a list of ints.
+# `next_logits(ids)` gives a *tensor*, PyTorch's array, with one score (a *logit*) per vocabulary entry, for the token that
+# follows `ids`; `int(scores.argmax())` is the entry with the best. Write *greedy* generation: take the best-scored token,
+# append it, go on. End when that token is in `stop_ids` (leave it out of the answer) or after `max_new_tokens`. Return only
+# the new tokens, as a list of ints.
 
 
 # %% exercise="1.2"

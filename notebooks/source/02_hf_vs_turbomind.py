@@ -52,7 +52,8 @@ for name in sorted(name for name in header if ".layers.0." in name):
     print(f"{name:<46} {header[name]['dtype']} {header[name]['shape']}")
 
 # %% [markdown] lang="en"
-# Seven: two norms, two matrices for attention, three for the MLP. Where are the query, key and value matrices? InternLM2
+# Seven: two norms, two matrices for attention, three for the MLP (*gate* and *up* widen a token's numbers, one deciding how
+# much of the other passes; *down* narrows them again). Where are the query, key and value matrices? InternLM2
 # keeps all three in one, `wqkv`. Remember that name.
 #
 # We have read the file with eleven lines of code. Let us check that it holds as many numbers as the config promises.
@@ -207,8 +208,9 @@ print("both formats, same tokens:", first == second)
 #
 # ## 5 · Do the two engines agree?
 #
-# Sameness of *tokens* is a strong claim: two programs, written apart, that add up millions of numbers in different
-# orders. Both get 32-bit floats here. Look at the scores first. **Predict:** will they be equal to the last bit?
+# Sameness of *tokens* is a strong claim: two programs add up millions of numbers in different orders. Both get 32-bit floats
+# here. Look at the scores first, as *log-probabilities*: **softmax** makes shares of scores, `exp(score)` over the sum of
+# all, and we take their logarithms. **Predict:** will they be equal to the last bit?
 
 # %%
 pipe = pipeline(folder, backend_config=TurbomindEngineConfig(dtype="float32"))

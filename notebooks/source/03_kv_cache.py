@@ -296,7 +296,7 @@ Stepper(lambda step: block_map(tight.state(step)), tight.steps, label="step", st
 
 # %% [markdown] lang="en"
 # **Preemption.** The youngest request gives *all* its blocks back and waits, first in line; later it computes them again.
-# The oldest never waits for the younger, so everybody ends, and nobody's answer changes. The row of one request:
+# The oldest never waits for the younger, so everybody ends, and nobody's answer changes. The same run, a row each:
 
 # %%
 from lmcourse.teach import step_chart
@@ -423,13 +423,13 @@ print("\nwhole steps at a context of 1,024:")
 recorded_decode("internlm2-1_8b", settings=settings, what="step, context 1024")
 
 # %% [markdown] lang="en"
-# Alone, a request reads mostly weights. With many long ones the cache is most of the reading, and KV8 pays; unpacking four
+# Alone, a request reads mostly weights. With many long ones it reads mostly cache, and KV8 pays; unpacking four
 # bits takes the time that reading saved.
 #
 # ## 11 · The kernel, line by line
 #
-# On a GPU, many copies of a program run at once, one per request, KV head and *split* (a part of the block table). Here is
-# the engine's own, but for its end, in Triton, a Python dialect that is compiled for GPUs.
+# A program for a GPU is a **kernel** (the notebook's is something else). Many copies run at once, one per request, KV head
+# and *split* (a part of the block table). Here is our decode kernel, without its end, in Triton, a Python dialect.
 
 # %%
 import importlib
@@ -454,7 +454,8 @@ which + "\n".join(load_and_compute)
 # | `attend_block(…)` with `None` | older blocks are full and need no mask |
 # | scales | what KV8 and KV4 store beside the numbers; nothing otherwise |
 #
-# `attend` is a softmax that runs along the blocks; you will write it in exercise 3.3. Triton's *interpreter* runs kernels on
+# `attend` compares the query with a tile's keys, makes shares of these scores (softmax, lesson 2), and mixes the values by
+# them; you will write it in exercise 3.3. Triton's *interpreter* runs kernels on
 # the CPU: it decodes position 36 with the table [5, 2, 9], and we listen. **Predict:** which blocks, in which order?
 
 # %%
@@ -466,6 +467,8 @@ for read in listened.reads:
         print(read)
 print("slots read, by block:", listened.slots_by_block)  # as the slider of section 5 showed it
 print("as plain torch has it, within 0.00001:", listened.error < 1e-5)
+# Why this order? Each split begins with the newest block of its share, the only one that may need a mask. Slot 4 of block 9
+# is position 2 × 16 + 4 = 36, this step's own: it comes after the wait. Nothing beyond it is touched.
 
 # %% [markdown] lang="en" exercise="3.1"
 # ## Exercise 3.1 · The price of a conversation
@@ -532,7 +535,8 @@ homework.check("3.2", allocate)
 # head_dim]`, block by block and only once: as soon as you ask for the next block, the one before is overwritten, as in the
 # small fast memory of a GPU. Return softmax(keys · q / √head_dim) · values over *all* tokens.
 #
-# Keep three things: the highest score so far, the sum of the weights, and the weighted sum of the values.
+# Keep three things: the highest score so far, the sum of the weights, and the weighted sum of the values. A weight is
+# exp(score − highest), since exp of a large score overflows.
 
 
 # %% exercise="3.3"

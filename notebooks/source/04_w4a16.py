@@ -363,14 +363,15 @@ homework.check("4.3", packed_product)
 # processor, the command's 128 × 1,024 up to 158 s: recorded in `benchmarks/`.)
 
 # %%
+import tempfile
 from pathlib import Path
 
 from lmcourse.lite import METHODS, auto_awq
 
-folders = {}
+place, folders = Path(tempfile.mkdtemp()), {}
 for name in ("rtn", "smooth", "search"):
     job = AwqJob(calib_samples=16, calib_seqlen=256, method=METHODS[name])
-    folders[name] = auto_awq(folder, Path.home() / f"tiny-chat-{name}", job, device="cpu").folder
+    folders[name] = auto_awq(folder, place / f"tiny-chat-{name}", job, device="cpu").folder
     size = sum(file.stat().st_size for file in folders[name].glob("*.safetensors"))
     print(f"{name:>6}: {size / 2**20:.1f} MiB")
 print(f"before: {(folder / 'model.safetensors').stat().st_size / 2**20:.1f} MiB")
@@ -415,7 +416,7 @@ exact = perplexity(folder, unseen, judged, device="cpu")
 lost = {}  # nats per 1,000 tokens more than float16
 for name in ("rtn", "search"):
     job = AwqJob(calib_samples=16, calib_seqlen=256, method=METHODS[name], grid_bits=3)
-    coarse = auto_awq(folder, Path.home() / f"tiny-chat-{name}-3", job, device="cpu").folder
+    coarse = auto_awq(folder, Path(tempfile.mkdtemp()) / f"{name}-3", job, device="cpu").folder
     made = {3: coarse, 4: folders[name]}
     surprise = {bits: perplexity(path, unseen, judged, device="cpu") for bits, path in made.items()}
     lost[name] = {bits: 1000 * math.log(value / exact) for bits, value in surprise.items()}

@@ -171,7 +171,6 @@ for model, temperature in (("gpt-4", 0), ("tiny-chat", -1)):
         openai.chat.completions.create(model=model, messages=question, temperature=temperature)
     except openai_package.APIStatusError as error:
         print(error.status_code, error.body["message"].splitlines()[0])
-openai.close()
 
 # %% [markdown] lang="en"
 # ## 6 · The pipeline's interface, over the network
@@ -484,6 +483,7 @@ print(len(result.answered), "requests answered, each time to the first token wit
 # At the end, give back what you took.
 
 # %%
+openai.close()
 page.close()
 server.close()
 print(page, server, sep="\n")

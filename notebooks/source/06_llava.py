@@ -124,11 +124,12 @@ stages = {"pixels of a patch": rows, "after the tower": seen[0], "after the proj
 draw_features({name: tensor.float().cpu() for name, tensor in stages.items()})
 
 # %% [markdown] lang="en"
-# With tiny-llava, white patches hold the same pixels; after the tower even they differ, for every patch has learned where it lies and what its
+# With tiny-llava, white patches hold the same pixels; after the tower even they differ: each knows where it lies and what its
 # neighbours show.
 #
 # The last width (tiny-llava: 256) is that of the language model's *word embeddings*. That is the whole trick of LLaVA: **make picture
-# patches look like words**. Are they words? We compare each with all entries of the vocabulary (tiny-llava: 1,024).
+# patches look like words**. Are they words? We compare each with the whole vocabulary (tiny-llava: 1,024), by the cosine of
+# the angle between: 1 is the same direction, 0 nothing in common.
 
 # %%
 words = torch.nn.functional.normalize(pipe.engine.embeddings.float(), dim=-1)
@@ -215,7 +216,7 @@ except LmcourseError as error:
 # ## 6 · LLaVA-1.6: tiles for detail
 #
 # 336 × 336 pixels are few: small print is lost. LLaVA-1.6 (*anyres*) looks at the whole picture once, small, and then again in **tiles** at
-# full detail. The learned *newline* ends each row of patches, and patches that hold only black border are dropped.
+# full detail. A learned vector, the *newline*, ends each row of patches, and patches that hold only black border are dropped.
 
 # %%
 from PIL import Image

@@ -251,6 +251,7 @@ homework.check("7.1", speedup)
 # (lesson 3), with 4-bit weights (lesson 4).
 
 # %%
+import tempfile
 from pathlib import Path
 
 from lmcourse import TurbomindEngineConfig, model_path
@@ -260,7 +261,7 @@ from lmcourse.lite import AwqJob, auto_awq
 
 folder, on_gpu = model_path("tiny-chat"), torch.cuda.is_available()
 job = AwqJob(calib_samples=8, calib_seqlen=128)
-four_bit = auto_awq(folder, Path.home() / "tiny-chat-4bit", job).folder
+four_bit = auto_awq(folder, Path(tempfile.mkdtemp()) / "tiny-chat-4bit", job).folder
 dtype, size = ("float16", 2) if on_gpu else ("float32", 4)
 plain = Engine.from_folder(folder, TurbomindEngineConfig(dtype=dtype))
 eight = Engine.from_folder(folder, TurbomindEngineConfig(dtype=dtype, quant_policy=8))
@@ -388,7 +389,7 @@ print(f"a padded batch: {padded:,} places for {needed:,} tokens, {1 - needed / p
 #
 # ## 11 · On a GPU
 #
-# A 1.8B model on an H200, recorded. There the weights are 3.4 GB, bytes decide, and the order changes:
+# A 1.8B model on an H200, recorded. There a step reads 3.4 GB of weights, bytes decide, and the order changes:
 
 # %% tags=["gpu"]
 from lmcourse.teach import recorded_decode

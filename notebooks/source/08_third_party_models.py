@@ -84,8 +84,11 @@ for name, spec in specs.items():
 # Most lines are empty or short. Falcon's is the longest: another norm, an MLP without a gate, and attention and MLP side by
 # side instead of one after the other. Each word there is a row of a small table in the engine; the decoder itself is one
 # file that you can read in a sitting.
-#
-# Rotary embeddings are the other half. **Predict:** who turns only part of a head?
+
+# %% [markdown] lang="en"
+# The other half is how a token's *place* is told. **Rotary embeddings** turn pairs of a head's features by an angle that
+# grows with the position; `base` sets how slowly the last pair turns, `fraction` how much of a head is turned, `scaling`
+# stretches all for longer texts. **Predict:** who turns only part of a head?
 
 # %%
 for name, spec in specs.items():
@@ -133,7 +136,7 @@ table = try_families()
 table
 
 # %% [markdown] lang="en"
-# ✓ means: every token is the reference's, and the log-probabilities of the likeliest five differ by less than 0.0001 nats
+# ✓ means: every token is the reference's, and the log-probabilities of the likeliest five differ by less than 0.0001
 # at each place. ✗ would be a row that is wrong. A green table is worth only
 # what a red one would tell, so let us make one.
 #
@@ -153,7 +156,7 @@ TrialTable(
 
 # %% [markdown] lang="en"
 # It loads without a complaint, and answers nonsense. Every tensor was found and used; what is missing is in no tensor: 1
-# added to every norm, embeddings multiplied by √hidden, a GELU in the place of SiLU. **Names that fit prove nothing;
+# added to every norm, embeddings multiplied by √hidden, another curve (GELU for SiLU) in the MLP. **Names that fit prove nothing;
 # logits do.**
 #
 # What a reader does not know, it must refuse. Three attempts:
@@ -223,7 +226,7 @@ for name, spec in shapes.items():
 # %% [markdown] exercise="8.1"
 # ### 8.1 Be the router
 #
-# Write `choose_experts(logits, chosen, renormalise)`. Softmax over **all** logits (a list of floats) gives shares; keep the
+# Write `choose_experts(logits, chosen, renormalise)`. Softmax (lesson 2) over **all** logits, a list of floats, gives shares; keep the
 # `chosen` largest, as a list of `(expert, share)`, largest share first. With `renormalise`, as in Mixtral and Dbrx, the
 # kept shares are divided by their sum; without, as in QWen1.5-MoE and DeepSeek-MoE, they stay as they are.
 #
