@@ -5,7 +5,8 @@
 
 A student asks again only when the answer is there: a closed loop, that cannot pile up more than one question a head.
 Thinking takes an exponential time of the given mean; prompts and answers are of lengths drawn evenly from half of their
-mean to one and a half of it. `together` has everybody ask at once as the class begins, `spread` after a first thought.
+mean to one and a half of it. `together` has everybody ask at once as the class begins, `spread` some time in the first
+mean of a thought.
 `flood` is one more, who thinks not at all and keeps so many questions open; results are those of the others.
 
 Contract: the same seed gives the same class, whatever the machine. Questions asked before the end are answered to
@@ -32,6 +33,7 @@ __all__ = [
     "Goal",
     "Visit",
     "draw_question",
+    "draw_start",
     "draw_thought",
     "find_most_students",
     "run_class",
@@ -200,10 +202,7 @@ class ClassResult:
 def run_class(load: ClassLoad, machine: Machine) -> ClassResult:
     """Until every question asked within the class is answered."""
     draws = student_draws(load)
-    asking = [
-        (0.0 if load.start == "together" else draw_thought(load, student, draws[student]), student)
-        for student in range(len(draws))
-    ]
+    asking = [(draw_start(load, student, draw), student) for student, draw in enumerate(draws)]
     heapq.heapify(asking)
     open_visits: dict[int, tuple[int, float, int, int]] = {}
     first_at: dict[int, float] = {}
@@ -228,12 +227,14 @@ def run_class(load: ClassLoad, machine: Machine) -> ClassResult:
     return ClassResult.of(load, visits, machine.use())
 
 
-def find_most_students(run: Callable[[int], ClassResult], goal: Goal, *, most: int = 4096) -> int:
-    """The largest class that keeps the goal, to two digits; 0 if not even one student does, `most` if all do."""
-    low, high = 0, 1
-    while high <= most and goal.kept_by(run(high)):
-        low, high = high, high * 2
-    high = min(high, most + 1)
+def find_most_students(run: Callable[[int], ClassResult], goal: Goal, *, guess: int = 1, most: int = 65_536) -> int:
+    """The largest class that keeps the goal, to 3 %; 0 if not even one student does, `most` if all do."""
+    low, high, probe = 0, most + 1, min(max(1, guess), most)
+    while low < probe < high:  # from the guess to an edge
+        if goal.kept_by(run(probe)):
+            low, probe = probe, min(probe + probe // 4 + 1, most)
+        else:
+            high, probe = probe, probe * 4 // 5
     while high - low > max(1, low // 32):
         middle = (low + high) // 2
         low, high = (middle, high) if goal.kept_by(run(middle)) else (low, middle)
@@ -243,6 +244,13 @@ def find_most_students(run: Callable[[int], ClassResult], goal: Goal, *, most: i
 def student_draws(load: ClassLoad) -> list[random.Random]:
     """Each student's own chance, so that nobody's questions depend on who else is there; then those of the flood."""
     return [random.Random(f"{load.seed} {student}") for student in range(load.students + load.flood)]
+
+
+def draw_start(load: ClassLoad, student: int, draw: random.Random) -> float:
+    """When the first question is asked, which is within the class."""
+    if load.start == "together" or student >= load.students:
+        return 0.0
+    return draw.random() * min(load.think, load.seconds)
 
 
 def draw_thought(load: ClassLoad, student: int, draw: random.Random) -> float:

@@ -7,6 +7,8 @@
     R    = p + a · e(B)                from the question to the answer's end
     B    = N · R / (Z + R)             Little: of N students so many are being answered
     N    = B · (Z + R) / R             … and the other way round: so many students keep B places busy
+    all at once: the last waits for N prompts, or, with M places for less than N, for M prompts and until N - M answers
+    have made room, one in a · e(M) / M
 
 B is found by trying; on paper two rounds do. What paper leaves out is chance: who comes when, and lengths that differ.
 
@@ -66,7 +68,7 @@ def estimate(table: StepTable, load: ClassLoad) -> Estimate:
         prompt=_prompt(table, load),
         response=_response(table, load, answering, places),
         tokens_per_second=load.students * load.answer / (load.think + _response(table, load, answering, places)),
-        together=load.students * _prompt(table, load),
+        together=_together(table, load, places),
     )
 
 
@@ -92,6 +94,11 @@ def _step(table: StepTable, load: ClassLoad, answering: float) -> float:
     context = load.prompt + load.answer / 2
     own = table.decode_ms(answering, context) / 1000
     return own + _prompt(table, load) * answering / load.answer
+
+
+def _together(table: StepTable, load: ClassLoad, places: int) -> float:
+    queued = max(0, load.students - places)
+    return (load.students - queued) * _prompt(table, load) + queued * load.answer * _step(table, load, places) / places
 
 
 def _response(table: StepTable, load: ClassLoad, answering: float, places: int) -> float:

@@ -18,6 +18,8 @@ from lmcourse.engine.queues import FirstComeQueue, Queue
 
 __all__ = ["HEADER", "ClassRow", "Fleet", "make_queue", "simulate_row", "size_fleet"]
 
+_SEARCH_SECONDS = 120.0
+
 HEADER = (
     f"{'students':>9}{'':12}{'answering':>10}{'busy':>6}{'tok/s':>9}  {'first token, s':^24}{'all at once':>13}"
     f"  {'tok/s of each':^14}{'KV pool':>8}\n"
@@ -118,9 +120,13 @@ def simulate_row(
 def size_fleet(
     table: StepTable, load: ClassLoad, goal: Goal, students: Sequence[int], *, queue: str = "first"
 ) -> Fleet:
-    """Takes a dozen simulations."""
-    most = find_most_students(lambda count: _simulate(table, replace(load, students=count), queue), goal)
-    return Fleet(most, estimate_most_students(table, load, goal), tuple(students))
+    """From the arithmetic's answer a few simulations away, of two minutes at most."""
+    on_paper = estimate_most_students(table, load, goal)
+    short = replace(load, seconds=min(load.seconds, _SEARCH_SECONDS))
+    most = find_most_students(
+        lambda count: _simulate(table, replace(short, students=count), queue), goal, guess=on_paper
+    )
+    return Fleet(most, on_paper, tuple(students))
 
 
 def _simulate(table: StepTable, load: ClassLoad, queue: str) -> ClassResult:

@@ -16,7 +16,15 @@ import random
 import time
 from typing import Any
 
-from lmcourse.bench.capacity import ClassLoad, ClassResult, Visit, draw_question, draw_thought, student_draws
+from lmcourse.bench.capacity import (
+    ClassLoad,
+    ClassResult,
+    Visit,
+    draw_question,
+    draw_start,
+    draw_thought,
+    student_draws,
+)
 from lmcourse.bench.capacity_machine import MachineUse
 from lmcourse.client import Connection, EventLoop
 from lmcourse.errors import ServerError
@@ -58,7 +66,7 @@ async def _run(load: ClassLoad, url: str, api_key: str | None, model: str | None
 async def _attend(connection: Connection, model: str, load: ClassLoad, student: int, origin: float) -> list[Visit]:
     """One student's class."""
     draw = student_draws(load)[student]
-    moment = 0.0 if load.start == "together" else draw_thought(load, student, draw)
+    moment = draw_start(load, student, draw)
     visits: list[Visit] = []
     while not visits or moment < load.seconds:
         await asyncio.sleep(max(0.0, origin + moment - time.perf_counter()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,8 @@ def _add_class(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of times and lengths (default: 0)")
     add("--steps", type=Path, metavar="FILE",
         help="measured step times; MODEL and --quant-policy say which (default: measured here and now)")  # fmt: skip
+    add("--places", type=whole_number, metavar="N",
+        help="with --steps: answers at the same time, as --max-batch-size (default: as measured)")  # fmt: skip
     add("--check", action="store_true",
         help="run each class on the engine, too, in real time; without --steps (default: off)")  # fmt: skip
     add("--server", metavar="URL", help="run each class on this server, too, in real time (default: none)")
@@ -111,7 +114,10 @@ def run_capacity(args: argparse.Namespace) -> int:
     if args.check and (args.steps or args.server):
         raise ConfigError("--check asks the engine whose steps are timed here", expected="no --steps, no --server")
     if args.steps is not None:
-        return _simulate(args, pick_table(read_tables(args.steps), args.model, args.quant_policy), load, goal)
+        table = pick_table(read_tables(args.steps), args.model, args.quant_policy)
+        return _simulate(args, replace(table, max_running=args.places or table.max_running), load, goal)
+    if args.places:
+        raise ConfigError("--places changes a file's engine", expected="--max-batch-size", where="--places")
     with _measured(args, longest=load.longest) as (stand, table):
         return _simulate(args, table, load, goal, stand)
 
@@ -119,8 +125,6 @@ def run_capacity(args: argparse.Namespace) -> int:
 def _simulate(
     args: argparse.Namespace, table: StepTable, load: ClassLoad, goal: Goal, stand: Stand | None = None
 ) -> int:
-    from dataclasses import replace
-
     from lmcourse.bench.capacity_report import HEADER, simulate_row, size_fleet
 
     print(f"{_tell_setting(table)}\n{_tell_load(load, goal)}\n\n{HEADER}", flush=True)

@@ -84,8 +84,9 @@ def test_visit_measures_from_first_to_last_token():
     assert dataclasses.replace(visit, ended_at=1.5, answer=1).rate is None
 
 
-@pytest.mark.parametrize("most_that_fits", [0, 1, 2, 7, 40, 500, 5000])
-def test_find_most_students_finds_the_edge(most_that_fits):
+@pytest.mark.parametrize("guess", [1, 6, 300, 2000])
+@pytest.mark.parametrize("most_that_fits", [0, 1, 2, 7, 40, 500, 1000, 5000])
+def test_find_most_students_finds_the_edge(most_that_fits, guess):
     asked = []
 
     def run(students: int) -> ClassResult:
@@ -94,7 +95,7 @@ def test_find_most_students_finds_the_edge(most_that_fits):
         visit = Visit(0, 0.0, seconds, seconds + 1, 9, 101)
         return ClassResult(ClassLoad(students), (visit,), MachineUse(1.0, 1, 0, 0, 0, 1))
 
-    found = find_most_students(run, Goal(), most=1000)
+    found = find_most_students(run, Goal(), guess=guess, most=1000)
     assert found <= min(most_that_fits, 1000)
     assert found >= min(most_that_fits, 1000) * 0.96
     assert max(asked) <= 1000

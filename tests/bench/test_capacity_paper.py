@@ -28,10 +28,18 @@ def test_estimate_keeps_littles_law():
 
 @pytest.mark.parametrize("students", [1, 5, 20, 60, 200])
 def test_estimate_is_near_the_simulation(students):
-    load = ClassLoad(students, think=20.0, prompt=10, answer=100, seconds=400.0, start="spread")
+    load = ClassLoad(students, think=20.0, prompt=10, answer=100, seconds=400 + 8000 / students, start="spread")
     found, simulated = estimate(make_table(), load), run_class(load, VirtualMachine(make_table()))
     assert found.answering == pytest.approx(simulated.mean_waiting, rel=0.15)
     assert found.tokens_per_second == pytest.approx(simulated.tokens_per_second, rel=0.15)
+
+
+@pytest.mark.parametrize("students", [8, 24, 48])
+def test_estimate_of_everybody_at_once_is_near_the_simulation(students):
+    load = ClassLoad(students, think=9.0, prompt=10, answer=100, seconds=1e-6)
+    machine = VirtualMachine(make_table(max_running=8))
+    last = run_class(load, machine).ttft(100)
+    assert estimate(make_table(max_running=8), load).together == pytest.approx(last, rel=0.35)
 
 
 def test_count_places_is_bounded_by_requests_and_by_the_pool():
