@@ -17,6 +17,7 @@ __all__ = ["Snapshot", "busy_students", "class_summary", "class_table"]
 
 Snapshot = Mapping[str, Any]  # as the server's schema ClassAnswer says
 _MOST_DOTS = 8
+_LETTER = 0.008  # of the pool's bar, as wide as a letter
 _NARROW = "max-width: 9rem; overflow: hidden; text-overflow: ellipsis"
 _HEADS = ("Student", "Answers", "Longest open", "KV blocks", "Tokens/s", "Share", "Last minute", "In all", "Quota left")
 _WINDOWS = {"tokens_per_minute": "this minute", "tokens_per_hour": "this hour", "tokens_total": "in all"}
@@ -56,7 +57,8 @@ def class_table(snapshot: Snapshot) -> str:
     idle = len(snapshot["students"]) - len(busy)
     told = "● an answer being written, ○ one that waits. Prompts and answers are their students’ own and not shown."
     return (
-        f'<div style="line-height: 1.35; white-space: normal"><p>{html.escape(class_summary(snapshot))}</p>'
+        '<div style="line-height: 1.35; white-space: normal">'
+        f'<p style="max-width: 52rem">{html.escape(class_summary(snapshot))}</p>'
         f"{_pool_bar(snapshot)}"
         '<table style="border-collapse: collapse; font-variant-numeric: tabular-nums; line-height: 1.35">'
         f'<caption style="text-align: left">{told}</caption>'
@@ -67,7 +69,7 @@ def class_table(snapshot: Snapshot) -> str:
 
 def _side(place: int) -> str:
     side = "left" if place in (0, 1, len(_HEADS) - 1) else "right"
-    return f"text-align: {side}; padding: 1px 8px; white-space: nowrap"
+    return f"text-align: {side}; padding: 1px 6px; white-space: nowrap"
 
 
 def _pool_bar(snapshot: Snapshot) -> str:
@@ -83,7 +85,7 @@ def _pool_bar(snapshot: Snapshot) -> str:
         "free", pool["free"] / max(1, pool["blocks"]), 0
     )
     told = f"{pool['used']:,} of {pool['blocks']:,} KV blocks are in use, {pool['free']:,} are free"
-    box = "display: flex; height: 26px; border: 1px solid; max-width: 60rem; margin: 4px 0"
+    box = "display: flex; height: 26px; border: 1px solid; max-width: 52rem; margin: 4px 0"
     return f'<div role="img" aria-label="{told}" style="{box}">{"".join(hatched)}{rest}</div>'
 
 
@@ -91,10 +93,11 @@ def _part(label: str, share: float, hatch: int) -> str:
     """hatch 0 is blank; each other number is a direction of lines."""
     if share <= 0:
         return ""
+    shown = html.escape(label) if share > _LETTER * len(label) else ""
     lines = f"; background: repeating-linear-gradient({45 * hatch}deg, #8883 0 4px, #8888 4px 5px)" if hatch else ""
     room = f"flex: 0 1 {share:.2%}; min-width: 0; overflow: hidden; white-space: nowrap; font-size: 11px"
     style = f"{room}; line-height: 26px; text-align: center; box-shadow: inset -1px 0 currentColor{lines}"
-    return f'<span title="{html.escape(label, quote=True)}" style="{style}">{html.escape(label)}</span>'
+    return f'<span title="{html.escape(label, quote=True)}" style="{style}">{shown}</span>'
 
 
 def _row(student: Mapping[str, Any], most: Mapping[str, float]) -> str:
@@ -139,7 +142,7 @@ def _quota(student: Mapping[str, Any]) -> str:
     left = {name: entry for name, entry in student["quotas"].items() if name in _WINDOWS}
     name = min(left, key=lambda name: left[name]["left"] / left[name]["limit"], default=None)
     told = "no limit" if name is None else f"{left[name]['left']:,} {_WINDOWS[name]}"
-    return told + (f"; <b>{student['refused']:,} refused</b>" if student["refused"] else "")
+    return told + (f", <b>{student['refused']:,} refused</b>" if student["refused"] else "")
 
 
 def _bar(share: float) -> str:

@@ -15,6 +15,9 @@ import httpx
 import pytest
 
 from lmcourse.__main__ import main
+from lmcourse.cli.serve_api_server import _about_class
+from lmcourse.serve.class_roster import Quota, Student
+from lmcourse.serve.settings import ServerSettings
 
 START = [sys.executable, "-m", "lmcourse", "serve", "api_server", "tiny-chat", "--server-port", "0"]
 
@@ -86,6 +89,15 @@ def test_keys_the_lessons_flags_and_ctrl_c():
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert "without a key" not in process.stderr.read()
+
+
+def test_class_is_told_where_its_view_is():
+    ada = Student("Ada", "sk-1", Quota())
+    assert _about_class(ServerSettings()) == ""
+    assert "nobody may see" in _about_class(ServerSettings(students=(ada,)))
+    for opened in ({"instructor_key": "k"}, {"api_keys": ("k",)}, {"students_see_class": True}):
+        told = _about_class(ServerSettings(students=(ada,), **opened))
+        assert "a class of 1; who is running what is at class/view" in told
 
 
 def test_open_port_without_a_key_is_warned_about(capsys):

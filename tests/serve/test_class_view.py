@@ -7,7 +7,7 @@ import json
 from lmcourse.engine import AccountLoad, EngineStats
 from lmcourse.serve.class_quotas import Account
 from lmcourse.serve.class_roster import Quota, Student
-from lmcourse.serve.class_view import Moment, take_snapshot
+from lmcourse.serve.class_view import Moment, snapshot_in_portions, take_snapshot
 from lmcourse.serve.class_work import Tally
 from lmcourse.serve.schema import ClassAnswer
 
@@ -74,6 +74,13 @@ def test_snapshot_of_a_class_that_never_asked():
     assert [row["name"] for row in found["students"]] == ["a", "b"]
     assert found["students"][0]["quotas"] == {}
     assert found["tokens_per_second"] == 0
+
+
+def test_snapshot_of_a_large_class_lets_others_work_meanwhile():
+    accounts = [Account(Student(f"student {n}", f"sk-{n}", Quota())) for n in range(300)]
+    portions = snapshot_in_portions(_moment(1.0, {}, Tally()), accounts)
+    assert len(list(portions)) == 12
+    assert len(take_snapshot(_moment(1.0, {}, Tally()), accounts)["students"]) == 300
 
 
 def test_snapshot_shows_eight_answers_of_a_flood_and_no_key():
