@@ -30,6 +30,7 @@ class CarriedOrder:
     gen: dict[str, Any]
     stop_ids: list[int]
     grammar: str | None = None
+    account: str | None = None  # whose request it is
 
 
 @dataclass(frozen=True)
@@ -59,4 +60,4 @@ def carry(order: Order, gen: GenerationConfig) -> CarriedOrder:
         if not isinstance(order.mask, CarriedMask):
             raise LmcourseError("this mask cannot be sent to a replica", expected="a grammar", got=repr(order.mask))
         grammar = order.mask.grammar
-    return CarriedOrder(list(order.prompt_ids), asdict(gen), sorted(order.stop_ids), grammar)
+    return CarriedOrder(list(order.prompt_ids), asdict(gen), sorted(order.stop_ids), grammar, order.account)

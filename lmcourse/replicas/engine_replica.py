@@ -51,6 +51,7 @@ class EngineReplica:
         self._engine = AsyncEngine(self._pipe)
         self._generation, self._board = generation, board
         self._broken: str | None = None
+        self._has_class = False
         self._leaving = threading.Event()
         threading.Thread(target=self._post, name="lmcourse-board", daemon=True).start()
 
@@ -68,7 +69,9 @@ class EngineReplica:
         try:
             mask = await self._mask(order.grammar)
             gen = GenerationConfig(**order.gen)
-            with self._engine.start(Order(order.prompt_ids, gen, frozenset(order.stop_ids), mask)) as stream:
+            self._seat(order.account)
+            asked = Order(order.prompt_ids, gen, frozenset(order.stop_ids), mask, order.account)
+            with self._engine.start(asked) as stream:
                 await stream.accepted()
                 yield Taken(self.name)
                 async for output in stream:
@@ -81,6 +84,12 @@ class EngineReplica:
         except Exception as error:
             _LOG.exception("an answer failed")
             yield refused(LmcourseError("a replica failed; its log says more", got=type(error).__name__))
+
+    def _seat(self, account: str | None) -> None:
+        """From the first student on, this engine is a class's, and shared fairly by those who are sent here."""
+        if account is not None and not self._has_class:
+            self._has_class = True
+            self._engine.share_fairly()
 
     async def _mask(self, grammar: str | None) -> TokenMask | None:
         if grammar is None:

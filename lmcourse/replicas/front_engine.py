@@ -96,7 +96,7 @@ class FrontEngine(AsyncEngine):
         return changed(stats, num_waiting=stats.num_waiting + self._untaken.total())
 
     def share_fairly(self) -> None:
-        """Each replica takes requests as they come: whom it is asked by, it does not learn."""
+        """Each replica does so by itself, when the first student's order comes."""
 
     def loads(self) -> dict[str | None, AccountLoad]:
         """Answers by account: taken by a replica, or not yet. Which KV blocks they have there is not told here."""

@@ -12,6 +12,7 @@ import pytest
 
 from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
 from lmcourse.config import ChatTemplateConfig
+from lmcourse.engine.fair_queue import FairQueue
 from lmcourse.replicas.board import Board, View
 from lmcourse.replicas.engine_replica import EngineReplica
 from lmcourse.replicas.front import make_front
@@ -238,6 +239,8 @@ def test_front_of_a_class_shows_who_asks(replicas) -> None:
             lines = answer.iter_lines()  # kept: httpx hangs up when it goes
             next(lines)
             found = http.get("/class", headers={"Authorization": "Bearer k"}).json()
+            there = [one._engine for one in replicas.by_name.values() if "Ada" in one._engine.loads()]
+            assert [type(one.engine._scheduler.waiting) for one in there] == [FairQueue]
         ada, ben = sorted(found["students"], key=lambda row: row["name"])
         assert (ada["running"], ada["waiting"], ada["num_answers"]) == (1, 0, 1)
         assert (ben["running"], ben["num_answers"]) == (0, 0)
