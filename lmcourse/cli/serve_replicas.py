@@ -49,6 +49,7 @@ _REPLICA_FLAGS = (
         "--enable-prefix-caching", default="auto", choices=("auto", "prefix", "least-loaded"),
     ),
     Flag("--patience", "how long a request waits for a replica to take it", "SECONDS", float, 60.0),
+    Flag("--idle", "how long an engine beyond the fewest stays when the others would do", "SECONDS", float, 300.0),
     Flag(
         "--when-lost", "an answer that has begun and whose replica dies: computed again elsewhere and gone on with, or "
         "ended with an error", default="resume", choices=("resume", "say"),
@@ -94,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         cpus_per_replica=args.cpus_per_replica,
         patience_seconds=args.patience,
         grace_seconds=args.grace,
+        idle_seconds=args.idle,
         resumes=args.when_lost == "resume",
     )
     tls = tls_files(args)
@@ -150,7 +152,7 @@ def _serve(task: Any, listener: Any) -> None:
             _say(f"{settings.min_replicas} replicas after {time.monotonic() - began:.1f} s; Ray is at {address}")
             Keeper(
                 task,
-                read_generation=lambda: int(ray.get(board.read.remote()).generation),
+                read_generation=lambda: _generation(ray, board),
                 deploy=lambda generation: deployment.deploy(ray, task, board, generation),
                 tell=_say,
                 stop=lambda: bool(asked_to_stop),
@@ -158,6 +160,14 @@ def _serve(task: Any, listener: Any) -> None:
         finally:
             deployment.withdraw(settings.app_name, alone=settings.ray_address is None)
             ray.kill(board)
+
+
+def _generation(ray: Any, board: Any) -> int:
+    """What the board wants; 0 while it is being restarted, for which the keeper does not wait."""
+    try:
+        return int(ray.get(board.read.remote(), timeout=1).generation)
+    except ray.exceptions.RayError:
+        return 0
 
 
 def _on_signals(act: Callable[..., Any]) -> None:

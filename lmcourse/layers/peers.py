@@ -38,7 +38,6 @@ class PeerRanks(GroupRanks):
 
     mailbox: Mailbox
     own_flags: Tensor
-    passed: Tensor  # what lets every kernel that waits on the flags go on
     opened: Sequence[Any]  # the memory behind the mailbox's addresses, which is there as long as this is
 
     def add_up(self, parts: Tensor) -> Tensor:
@@ -50,10 +49,10 @@ class PeerRanks(GroupRanks):
     def let_go(self) -> None:
         """Kernels that wait for a lost rank go on, and what they compute is void.
 
-        A copy: a kernel that is used for the first time is loaded only when no other is running.
+        By a kernel: a copy within a device may wait for the other streams, which wait for this.
         """
         with torch.cuda.stream(torch.cuda.Stream(self.device)):  # type: ignore[no-untyped-call]
-            self.own_flags.copy_(self.passed, non_blocking=True)
+            self.own_flags.fill_(_PASSED)
         super().let_go()
 
 
@@ -95,8 +94,8 @@ def _map_memory(ranks: GroupRanks, store: Store) -> PeerRanks:
     epochs = torch.zeros(_MOST_ELEMENTS // TILE, dtype=torch.int64, device=ranks.device)
     mailbox = Mailbox(ranks.rank, slots, slots + slot_bytes, epochs, _MOST_ELEMENTS)
     flags = own[slot_bytes:].view(torch.int64)
-    passed = torch.full_like(flags, _PASSED)
-    return PeerRanks(ranks.group, ranks.device, ranks.watch, mailbox, flags, passed, opened)
+    torch.full_like(flags, _PASSED)  # let_go's kernel: the first use of one may wait until no other runs
+    return PeerRanks(ranks.group, ranks.device, ranks.watch, mailbox, flags, opened)
 
 
 def _describe(storage: Any) -> str:

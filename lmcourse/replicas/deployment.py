@@ -22,6 +22,7 @@ from lmcourse.replicas.settings import FrontTask
 __all__ = ["ServedReplica", "board_name", "deploy", "make_board", "start_serve", "withdraw"]
 
 _HEALTH_PERIOD_SECONDS, _HEALTH_TIMEOUT_SECONDS = 2, 10
+_NEED_SECONDS = 10.0  # of more answers under way than half a batch per replica: another one is started
 _MOST_ONGOING = 100_000  # the front decides how many may wait
 
 
@@ -87,7 +88,9 @@ def deploy(ray: Any, task: FrontTask, board: Any, generation: int) -> None:
     if settings.max_replicas > settings.min_replicas:
         limits = {"min_replicas": settings.min_replicas, "max_replicas": settings.max_replicas}
         wanted = max(1, task.engine.max_batch_size // 2)
-        scale = {"autoscaling_config": {**limits, "target_ongoing_requests": wanted}}
+        pace = {"look_back_period_s": _NEED_SECONDS, "upscale_delay_s": _NEED_SECONDS}
+        pace |= {"metrics_interval_s": 1.0, "downscale_delay_s": settings.idle_seconds}
+        scale = {"autoscaling_config": {**limits, "target_ongoing_requests": wanted, **pace}}
     deployment = serve.deployment(
         name="engine",
         ray_actor_options={"num_cpus": settings.cpus_per_replica, "num_gpus": num_gpus},

@@ -164,7 +164,11 @@ class Keeper:
     def _replace(self, generation: int) -> None:
         began = time.monotonic()
         self.tell(f"replacing the replicas one by one (generation {generation})")
-        self.deploy(generation)
+        try:
+            self.deploy(generation)
+        except Exception as error:  # of Ray's; what ran goes on, and the next request to restart is another try
+            self.tell(f"the replicas were not all replaced: {type(error).__name__}: {error}")
+            return
         self.tell(f"replicas replaced after {time.monotonic() - began:.1f} s")
 
 

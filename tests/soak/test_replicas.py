@@ -194,6 +194,22 @@ def stop(service: Service) -> None:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def kill_a_rank(service: Service, offline: Offline, measured: dict) -> None:
+    """A worker of a replica that is spread over two processes: the whole replica is replaced."""
+    victim, other = service.replica_pids()
+    (rank,) = pids_of("crew_member", parent=victim)
+    told = ask_together(service.url, list(offline), NUM_TOKENS, lambda: os.kill(rank, signal.SIGKILL), num_whole=10)
+    expect_all(told, offline)
+    num_cut = gauge(service, "lmcourse_answers_cut_total")
+    assert num_cut > 0
+    deadline = time.monotonic() + 90
+    while victim in service.replica_pids() or len(service.replica_pids()) < 2:
+        assert time.monotonic() < deadline, "the replica was not replaced"
+        time.sleep(0.2)
+    assert other in service.replica_pids()
+    measured["rank_killed_tp_2"] = {"answers": len(told), "answers_lost": 0, "answers_cut_and_resumed": int(num_cut)}
+
+
 @pytest.mark.soak
 def test_replicas_lose_no_request_whoever_is_killed(offline, measured) -> None:
     began = time.monotonic()
@@ -206,3 +222,55 @@ def test_replicas_lose_no_request_whoever_is_killed(offline, measured) -> None:
         kill_the_front(service, offline, measured)
         restart_all(service, offline, measured)
         stop(service)
+
+
+@pytest.mark.soak
+def test_replicas_of_two_ranks_lose_no_request_when_a_rank_is_killed(offline, measured) -> None:
+    with serving("--tp", "2", "--routing", "least-loaded") as service:
+        kill_a_rank(service, offline, measured)
+
+
+@pytest.mark.soak
+def test_replicas_come_with_load_and_go_without(offline, measured) -> None:
+    limits = ("--min-replicas", "1", "--max-replicas", "2", "--idle", "5")
+    with serving(*limits, "--max-batch-size", "4", "--max-queue", "100") as service:
+        wait_for_replicas(service, 1)
+        began = time.monotonic()
+        while gauge(service, "lmcourse_replicas") < 2:
+            assert time.monotonic() - began < 240, "no second replica came"
+            expect_all(ask_together(service.url, list(offline), NUM_TOKENS, lambda: None, num_whole=10), offline)
+        measured["second_replica_after_seconds_of_load"] = round(time.monotonic() - began, 1)
+        expect_all(ask_together(service.url, list(offline), NUM_TOKENS, lambda: None), offline)
+        measured["second_replica_gone_after_idle_seconds"] = round(wait_for_replicas(service, 1), 1)
+        expect_all(ask_together(service.url, list(offline)[:5], NUM_TOKENS, lambda: None), offline)
+
+
+@pytest.mark.soak
+def test_replicas_on_two_machines_lose_no_request_with_one_of_them(offline, measured) -> None:
+    words = [sys.executable, str(Path(__file__).parent / "ray_machines.py")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as machines:
+
+        def tell(word: str) -> None:
+            machines.stdin.write(f"{word}\n")
+            machines.stdin.flush()
+            while machines.stdout.readline() != f"done {word}\n":
+                assert machines.poll() is None
+
+        address = next(line.split()[1] for line in machines.stdout if line.startswith("cluster "))
+        try:
+            with serving("--ray-address", address, "--routing", "least-loaded") as service:
+                wait_for_replicas(service)
+                told = ask_together(service.url, list(offline), NUM_TOKENS, lambda: tell("lose"), num_whole=10)
+                expect_all(told, offline)
+                num_cut = int(gauge(service, "lmcourse_answers_cut_total"))
+                assert num_cut > 0
+                tell("add")
+                back = wait_for_replicas(service, seconds=180)
+                expect_all(ask_together(service.url, list(offline), NUM_TOKENS, lambda: None), offline)
+        finally:
+            machines.stdin.close()
+            machines.wait(60)
+    measured["machine_lost_of_two"] = {
+        "answers": len(told), "answers_lost": 0, "answers_cut_and_resumed": num_cut,
+        "seconds_from_a_new_machine_to_two_replicas": round(back, 1),
+    }  # fmt: skip
