@@ -45,7 +45,7 @@ from lmcourse.kernels.draw import draw_reference, draw_triton
 from lmcourse.kernels.norm_gate_up import norm_gate_up_rows, norm_gate_up_tiles
 from lmcourse.kernels.norm_qkv import norm_qkv_rows
 from lmcourse.kernels.packed import join_groups, pack_words, unpack_matrix
-from lmcourse.kernels.project import TilePlan, project_rows, project_tiles
+from lmcourse.kernels.project import TilePlan, project_rows, project_shares, project_tiles
 from lmcourse.kernels.rotate_write import rotate_write_reference, rotate_write_triton
 from lmcourse.kernels.round_columns import round_columns_reference, round_columns_triton
 from lmcourse.kernels.sampling import argmax_reference, argmax_triton
@@ -265,6 +265,20 @@ def case_project():
         near(project_rows(x, matrix)[0], want, dtype)
         near(project_rows(x, matrix, torch.float32)[0], want, torch.float32, 2)
         near(project_tiles(x, matrix).sum(0), want, dtype)
+
+
+def case_project_in_shares():
+    for tokens, width, rows, shares in (
+        (70, 8192, 24, 4),
+        (66, 4096, 20, 2),
+        (65, 2048, 24, 1),
+        (3, 4104, 20, 1),
+        (65, 40, 48, 1),
+    ):
+        x, matrix = torch.randn(tokens, width).half(), random_matrix(rows, width, torch.float16)._replace(bias=None)
+        parts = project_shares(x, matrix)
+        assert parts.shape == (shares, tokens, rows)
+        near(parts.sum(0), linear(x.double(), matrix.weight.double()), torch.float16)
 
 
 def case_project_in_splits():
