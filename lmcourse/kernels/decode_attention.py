@@ -9,8 +9,10 @@ so that one CUDA graph serves growing contexts: a split without blocks returns a
 Traffic, InternLM2-1.8B (8 key/value heads of 128, 2 bytes), a layer: 4 KiB per cached token. One request at 1024
 tokens: 4.2 MB, 1.0 µs at 4.2 TB/s; 64 requests: 268 MB, 64 µs. FLOPs 4 · num_heads · head_dim per cached token.
 
-    table of r   [ 5 │ 2 │ 9 │ 7 │ 4 ]          program (r, kv head, split), TILE_G rows of queries
-                 └─ split 0 ─┘└ split 1 ┘       newest block first (masked), then the full ones
+    table of r   [ 5 │ 2 │ 9 │ 7 │ 4 ]          program (kv head, r, split), TILE_G rows of queries
+                 └─ split 0 ─┘└ split 1 ┘       few programs: newest block first (masked), then the full ones
+
+Many programs: one split, the full blocks first, by the copy engine of sm_90: no garbage in those.
 
 Dependent launch: of the blocks only the newest position is this step's; all others are read before the wait, in the
 first tile of each program. `positions` and `block_tables` must not change within a step, and a step must end before the
@@ -39,9 +41,18 @@ from lmcourse.kernels.kv_tiles import (
     load_words,
     store_outputs,
     tile_constants,
+    tile_descriptors,
     tile_pointers,
 )
-from lmcourse.kernels.lang import jit, jit_varying, launch_options, let_next_start, next_power, tl, wait_for_inputs
+from lmcourse.kernels.lang import (
+    jit,
+    jit_varying,
+    launch_options,
+    let_next_start,
+    next_power,
+    tl,
+    wait_for_inputs,
+)
 from lmcourse.kernels.operands import ALL_BEFORE, Reach
 from lmcourse.kernels.packed_kv import AnyKV
 
@@ -85,6 +96,8 @@ def _decode_kernel(
     values_ptr,
     key_scales_ptr,
     value_scales_ptr,
+    keys_map,
+    values_map,
     tables_ptr,
     positions_ptr,
     out_ptr,
@@ -107,7 +120,7 @@ def _decode_kernel(
     PDL: tl.constexpr,
 ):
     # which tile am I: a split of one request's blocks, for the query heads of one key/value head
-    request, i_kv, i_split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    i_kv, request, i_split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     let_next_start(PDL)
     position = tl.load(positions_ptr + request).to(tl.int32)
     first, last = _split_blocks(position, i_split, SPLITS, TOKENS_PER_BLOCK, WINDOW)
@@ -119,20 +132,32 @@ def _decode_kernel(
     w = tl.arange(0, TILE_W)
     rows = tl.arange(0, TOKENS_PER_BLOCK)
     table = tables_ptr + request.to(tl.int64) * columns
-    pools = keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr, None
+    pools = keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr, keys_map, values_map
     heads = request.to(tl.int64) * NUM_HEADS + i_kv * group + g
     positions = position + tl.zeros((1,), dtype=tl.int32)
     slopes = load_slopes(slopes_ptr, i_kv * group + g, g < group, scale_log2e)
     running = begin_softmax(TILE_G, TILE_W, PARTS)
     if SPLITS == 1:
-        # load, compute: many programs at once need no head start, and are short of registers: one loop, all masked
+        # load, compute: many programs at once need no head start, and are short of registers
         wait_for_inputs(PDL)
         q, q_total = load_queries(q_ptr + heads * HEAD_DIM, g < group, w, HEAD_DIM, PARTS)
-        for index in range(first if WINDOW else 0, last + 1):
+        begin = first if WINDOW else 0
+        if keys_map is not None:
+            for index in range(begin, last):
+                running = attend_block(
+                    q, q_total, positions, slopes, table, index, pools, i_kv, rows, w, running, scale_log2e, None,
+                    CAUSAL=False, WINDOW=WINDOW, NUM_KV_HEADS=NUM_KV_HEADS, W=words, NUM_SCALES=NUM_SCALES,
+                )  # fmt: skip
             running = attend_block(
-                q, q_total, positions, slopes, table, index, pools, i_kv, rows, w, running, scale_log2e, position,
+                q, q_total, positions, slopes, table, last, pools, i_kv, rows, w, running, scale_log2e, position,
                 CAUSAL=True, WINDOW=WINDOW, NUM_KV_HEADS=NUM_KV_HEADS, W=words, NUM_SCALES=NUM_SCALES,
             )  # fmt: skip
+        else:  # one loop, all masked
+            for index in range(begin, last + 1):
+                running = attend_block(
+                    q, q_total, positions, slopes, table, index, pools, i_kv, rows, w, running, scale_log2e, position,
+                    CAUSAL=True, WINDOW=WINDOW, NUM_KV_HEADS=NUM_KV_HEADS, W=words, NUM_SCALES=NUM_SCALES,
+                )  # fmt: skip
     else:
         # load: the newest block of the split, some of it before the wait
         newest = _load_newest(pools, tl.load(table + last), i_kv, last, position, rows, w, NUM_KV_HEADS, words,
@@ -198,10 +223,7 @@ def _merge_kernel(
 
 
 def plan_splits(num_requests: int, num_kv_heads: int, columns: int, parts: int = 1) -> int:
-    """A power of two, from what a CUDA graph is captured for: no more programs than the machine keeps busy.
-
-    Programs that read quantised blocks (parts > 1) spend longer on each: two a request even out long and short ones.
-    """
+    """A power of two, from what a CUDA graph is captured for: no more programs than the machine keeps busy."""
     programs = max(1, num_requests * num_kv_heads)
     wanted = max(1, _PROGRAMS // programs)
     if parts > 1 and programs <= _MOST_HALVED:
@@ -212,14 +234,15 @@ def plan_splits(num_requests: int, num_kv_heads: int, columns: int, parts: int =
 def plan_decode(splits: int, parts: int, programs: int) -> tuple[int, int]:
     """(warps, stages). A tile that is found through a table is loaded (stages - 1) / 2 tiles ahead.
 
-    Measured on an H200 with the contexts of 256 mixed requests as they end one by one, and with equal ones.
+    Measured on an H200 with the contexts of 256 mixed requests as they end one by one, and with equal ones. Programs
+    that read quantised blocks (parts > 1) spend longer on each: two a request even out long and short ones.
     """
     if parts > 1:
         return ((4, 5) if splits <= 4 or parts == 4 else (2, 3)) if splits <= 8 else (4, 3)
     if splits > 1:
         return (2, 3) if splits == 2 and programs >= _PROGRAMS else (4, 3)
     # three programs or two at a time on a multiprocessor: equal ones fill it in one go, others want to be many rounds
-    return (2, 3) if abs(programs - _PROGRAMS) <= 64 or programs >= 4 * _PROGRAMS else (2, 5)
+    return (2, 3) if abs(programs - _PROGRAMS) <= 64 else (2, 5)
 
 
 def decode_attention(
@@ -229,18 +252,20 @@ def decode_attention(
     block_tables, positions = places
     num_requests, num_heads, head_dim = q.shape
     constants = tile_constants(kv)
-    splits = plan_splits(num_requests, kv.num_kv_heads, block_tables.shape[1], constants["PARTS"])
-    warps, stages = plan_decode(splits, constants["PARTS"], num_requests * kv.num_kv_heads * splits)
+    parts = constants["PARTS"]
+    splits = plan_splits(num_requests, kv.num_kv_heads, block_tables.shape[1], parts)
+    warps, stages = plan_decode(splits, parts, num_requests * kv.num_kv_heads * splits)
     stages = fit_stages(kv, stages, 16 * head_dim * q.element_size())
     cells = (num_requests, num_heads, splits) if splits > 1 else (0, 0, 0)
     sums, peaks, totals = (
         torch.empty((*cells, *rest), dtype=torch.float32, device=q.device) for rest in ((head_dim,), (), ())
     )
     options = launch_options(q.device)
-    _decode_kernel[(num_requests, kv.num_kv_heads, splits)](
-        q, *tile_pointers(kv), block_tables, positions, out, sums, peaks, totals, reach.slopes,
-        block_tables.stride(0), scale * _LOG2_E, NUM_HEADS=num_heads, SPLITS=splits, WINDOW=reach.window or 0,
-        TILE_G=max(16, next_power(num_heads // kv.num_kv_heads)),
+    maps = tile_descriptors(kv) if parts == splits == 1 and q.element_size() == 2 else (None, None)
+    _decode_kernel[(kv.num_kv_heads, num_requests, splits)](
+        q, *tile_pointers(kv), *maps, block_tables, positions, out, sums, peaks, totals, reach.slopes,
+        block_tables.stride(0), scale * _LOG2_E, NUM_HEADS=num_heads, SPLITS=splits,
+        WINDOW=reach.window or 0, TILE_G=max(16, next_power(num_heads // kv.num_kv_heads)),
         num_warps=warps, num_stages=stages, **constants, **options,
     )  # fmt: skip
     if splits > 1:

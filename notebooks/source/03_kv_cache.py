@@ -452,6 +452,7 @@ which + "\n".join(load_and_compute)
 # | `for index in …` | block after block of my share, one tile each |
 # | `attend(…)` with a mask | the newest block: slots beyond the position hold rubbish and must not count |
 # | `attend_block(…)` with `None` | older blocks are full and need no mask |
+# | `SPLITS == 1` | many requests: programs enough without a head start, so the newest block comes last; up to it, sm_90's copy engine (`keys_map`) fetches whole blocks |
 # | scales | what KV8 and KV4 store beside the numbers; nothing otherwise |
 #
 # `attend` compares the query with a tile's keys, makes shares of these scores (softmax, lesson 2), and mixes the values by
