@@ -112,8 +112,8 @@ def _quantise_expert(
     out = _pack(job, {name: own[name] for name in (gate, up)}, exact, drifted)
     seen = activated
     if job.method.compensates:
-        rounded = unpacked(out)
-        seen = _activated(drifted, *(rounded[name].to(drifted.device) for name in (gate, up)))
+        rounded = unpacked(out, drifted.device)
+        seen = _activated(drifted, rounded[gate], rounded[up])
     return out | _pack(job, {down: own[down]}, activated, seen)
 
 

@@ -62,8 +62,9 @@ def read_layer(weights: WeightStream, number: int) -> DecoderLayer:
     return layer
 
 
-def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A layer's tensors as AWQ stores them → plain ones, float32 where they were packed."""
+def unpacked(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A layer's tensors as AWQ stores them → plain ones on the device, float32 where they were packed."""
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     plain = {name: tensor for name, tensor in tensors.items() if not name.endswith((".qweight", ".qzeros", ".scales"))}
     for name in tensors:
         if name.endswith(".qweight"):

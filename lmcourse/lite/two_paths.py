@@ -70,4 +70,4 @@ class TwoPaths:
         return LayerPath(read_layer(held_weights(self._weights, self._held), self._number), hidden, self._runner)
 
     def _plain(self, packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.to(self._weights.device) for name, tensor in unpacked(packed).items()}
+        return unpacked(packed, self._weights.device)

@@ -23,6 +23,7 @@ Lesson: 2 (one model, two formats)
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -42,9 +43,11 @@ __all__ = [
     "OneNormLayer",
     "ParallelLayer",
     "PicturedLayer",
+    "input_widths",
     "make_layer",
     "make_rotary",
     "meta_decoder",
+    "plain_shapes",
 ]
 
 
@@ -227,3 +230,16 @@ def meta_decoder(spec: ModelSpec, formats: Mapping[str, WeightFormat] | None = N
             assert isinstance(linear, Linear), f"{name} holds no matrix"
             linear.use_format(weight_format)
     return decoder
+
+
+@functools.lru_cache(maxsize=4)
+def plain_shapes(spec: ModelSpec) -> Mapping[str, tuple[int, ...]]:
+    """Of all weights of a decoder that stores none of them packed, in its order."""
+    return {name: tuple(weight.shape) for name, weight in meta_decoder(spec).named_parameters()}
+
+
+@functools.lru_cache(maxsize=4)
+def input_widths(spec: ModelSpec) -> Mapping[str, int]:
+    """Input features of all matrices, by module."""
+    modules = meta_decoder(spec).named_modules()
+    return {name: module.in_features for name, module in modules if isinstance(module, Linear)}

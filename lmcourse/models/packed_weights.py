@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from lmcourse.errors import CheckpointError
-from lmcourse.layers import Linear
 from lmcourse.models.checkpoint import TensorSource
-from lmcourse.models.decoder import meta_decoder
+from lmcourse.models.decoder import input_widths
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
 from lmcourse.models.safetensors_file import TensorInfo
 from lmcourse.quant import INT8_ROWS, AwqFormat, Int8Format, PackedFormat
@@ -40,18 +39,17 @@ _INT8_MODULES = ("head",)
 def find_formats(checkpoint: TensorSource, spec: ModelSpec, rules: tuple[TensorRule, ...]) -> dict[str, PackedFormat]:
     """The packed matrices, by canonical module."""
     formats: dict[str, PackedFormat] = {}
-    for name, module in meta_decoder(spec).named_modules():
-        if isinstance(module, Linear):
-            (own,) = stored_tensors(rules, f"{name}.groups").sources[:1]
-            (first,) = stored_tensors(rules, f"{name}.scales").sources[:1]
-            codes = first.removesuffix("scales") + "qweight"
-            if own in checkpoint.tensors:  # the engine's own format
-                words = checkpoint.tensors[own.removesuffix("groups") + "words"]
-                formats[name] = _own_format(words, checkpoint.tensors[own], module.in_features)
-            elif codes in checkpoint.tensors and checkpoint.tensors[codes].dtype == "I8":
-                formats[name] = _int8_format(name, checkpoint.tensors[codes])
-            elif codes in checkpoint.tensors and first in checkpoint.tensors:
-                formats[name] = AwqFormat(_group_size(checkpoint.tensors[first], module.in_features, axis=0))
+    for name, in_features in input_widths(spec).items():
+        (own,) = stored_tensors(rules, f"{name}.groups").sources[:1]
+        (first,) = stored_tensors(rules, f"{name}.scales").sources[:1]
+        codes = first.removesuffix("scales") + "qweight"
+        if own in checkpoint.tensors:  # the engine's own format
+            words = checkpoint.tensors[own.removesuffix("groups") + "words"]
+            formats[name] = _own_format(words, checkpoint.tensors[own], in_features)
+        elif codes in checkpoint.tensors and checkpoint.tensors[codes].dtype == "I8":
+            formats[name] = _int8_format(name, checkpoint.tensors[codes])
+        elif codes in checkpoint.tensors and first in checkpoint.tensors:
+            formats[name] = AwqFormat(_group_size(checkpoint.tensors[first], in_features, axis=0))
     return formats
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from lmcourse.errors import CheckpointError
 from lmcourse.layers import ALONE, Ranks, cut_spec
 from lmcourse.models.checkpoint import TensorSource
-from lmcourse.models.decoder import meta_decoder
+from lmcourse.models.decoder import meta_decoder, plain_shapes
 from lmcourse.models.layouts import StoredTensor, TensorRule, stored_tensors
 from lmcourse.models.packed_weights import find_formats, packed_sources, read_packed
 from lmcourse.models.safetensors_file import TensorInfo
@@ -49,21 +49,20 @@ class WeightStream:
 
     def __iter__(self) -> Iterator[tuple[StoredTensor, Tensor]]:
         used: set[str] = set()
-        for name, parameter in meta_decoder(self.spec, self.formats).named_parameters():
+        for name, shape in self._shapes.items():
             stored = self._stored(name)
             used.update(stored.sources)
-            yield stored, self._weight(stored, tuple(parameter.shape))
+            yield stored, self._weight(stored, shape)
         self._warn_of_unused(used)
 
     @property
     def names(self) -> list[str]:
         """Of all canonical weights."""
-        return [name for name, _ in meta_decoder(self.spec, self.formats).named_parameters()]
+        return list(self._shapes)
 
     def layer_tensors(self, number: int) -> list[StoredTensor]:
         """What one layer is made of."""
-        names = [name for name, _ in meta_decoder(self.spec, self.formats).layers[number].named_parameters()]
-        return [self._stored(f"layers.{number}.{name}") for name in names]
+        return [self._stored(name) for name in self._shapes if name.startswith(f"layers.{number}.")]
 
     def layer(self, number: int) -> Iterator[tuple[StoredTensor, Tensor]]:
         """The weights of one layer."""
@@ -72,8 +71,14 @@ class WeightStream:
 
     def weight(self, canonical: str) -> Tensor:
         """One weight by its canonical name."""
-        shape = meta_decoder(self.spec, self.formats).get_parameter(canonical).shape
-        return self._weight(self._stored(canonical), tuple(shape))
+        return self._weight(self._stored(canonical), self._shapes[canonical])
+
+    @cached_property
+    def _shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of all canonical weights, in the decoder's order."""
+        if not self.formats:
+            return plain_shapes(self.spec)
+        return {name: tuple(part.shape) for name, part in meta_decoder(self.spec, self.formats).named_parameters()}
 
     @cached_property
     def formats(self) -> Mapping[str, PackedFormat]:

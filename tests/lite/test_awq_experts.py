@@ -48,7 +48,8 @@ def plain_copy(packed, folder):
     config = json.loads((packed / "config.json").read_text())
     config.pop("quantization_config")
     (folder / "config.json").write_text(json.dumps(config))
-    tensors = {name: tensor.float() for name, tensor in unpacked(load_file(packed / "model.safetensors")).items()}
+    plain = unpacked(load_file(packed / "model.safetensors"), torch.device("cpu"))
+    tensors = {name: tensor.float() for name, tensor in plain.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -147,7 +148,7 @@ def test_stacked_experts_become_a_matrix_each(seed, tmp_path):
     stem = "transformer.blocks.1.ffn.experts.mlp"
     whole = {part: source.read(f"{stem}.{part}").float() for part in ("w1", "v1", "w2")}
     count = len([name for name in after if name.startswith(stem) and name.endswith("w2.qweight")])
-    plain = unpacked(after)
+    plain = unpacked(after, torch.device("cpu"))
     for expert in range(count):
         for part, stacked in whole.items():
             want = stacked.chunk(count)[expert]
