@@ -18,7 +18,7 @@ from lmcourse.bundled import model_path
 from lmcourse.zoo.dialogue import Message, say
 from lmcourse.zoo.tasks import TASKS, Instance, instances
 
-__all__ = ["Generate", "evaluate", "main", "table"]
+__all__ = ["Generate", "evaluate", "evaluate_marks", "main", "table"]
 
 Generate = Callable[[list[list[Message]]], list[str]]
 _SHOWN_FAILURES = 12
@@ -54,6 +54,12 @@ def _score(chats: list[Instance], answers: list[str]) -> dict[str, Any]:
         "groups": {name: round(sum(marks) / len(marks), 4) for name, marks in sorted(groups.items())},
         "failures": failures[:_SHOWN_FAILURES],
     }
+
+
+def evaluate_marks(generate: Generate, count: int, task: str) -> list[bool]:
+    """Which of a task's first `count` chats end in a right answer."""
+    chats = instances(task, count)
+    return [chat.is_right(answer) for chat, answer in zip(chats, _play(generate, chats), strict=True)]
 
 
 def evaluate(generate: Generate, instances_per_task: int, tasks: tuple[str, ...] = tuple(TASKS)) -> dict[str, Any]:

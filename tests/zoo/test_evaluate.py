@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from lmcourse.zoo.evaluate import evaluate, table
+from lmcourse.zoo.evaluate import evaluate, evaluate_marks, table
 from lmcourse.zoo.scenes.course import topics
 from lmcourse.zoo.tasks import TASKS, holds_terms, instances
 
@@ -18,6 +18,15 @@ def test_evaluate_counts_instances_and_groups() -> None:
     assert all(row["instances"] == 12 and row["accuracy"] == 0 for row in results.values())
     assert len(table(results).splitlines()) == len(TASKS)
     json.dumps(results)
+
+
+def test_evaluate_marks_tells_chat_by_chat_what_evaluate_counts() -> None:
+    def generate(chats: list[list[dict[str, str]]]) -> list[str]:
+        return [", ".join(sorted(chat[-1]["content"].split("\n")[-1].split(", "))) for chat in chats]
+
+    marks = evaluate_marks(generate, 40, "word_lists")
+    assert len(marks) == 40
+    assert round(sum(marks) / 40, 4) == evaluate(generate, 40, ("word_lists",))["word_lists"]["accuracy"]
 
 
 def test_evaluate_plays_every_turn_with_the_answers_given_before() -> None:
