@@ -243,3 +243,34 @@ def test_replicas_come_with_load_and_go_without(offline, measured) -> None:
         expect_all(ask_together(service.url, list(offline), NUM_TOKENS, lambda: None), offline)
         measured["second_replica_gone_after_idle_seconds"] = round(wait_for_replicas(service, 1), 1)
         expect_all(ask_together(service.url, list(offline)[:5], NUM_TOKENS, lambda: None), offline)
+
+
+@pytest.mark.soak
+def test_replicas_on_two_machines_lose_no_request_with_one_of_them(offline, measured) -> None:
+    words = [sys.executable, str(Path(__file__).parent / "ray_machines.py")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as machines:
+
+        def tell(word: str) -> None:
+            machines.stdin.write(f"{word}\n")
+            machines.stdin.flush()
+            while machines.stdout.readline() != f"done {word}\n":
+                assert machines.poll() is None
+
+        address = next(line.split()[1] for line in machines.stdout if line.startswith("cluster "))
+        try:
+            with serving("--ray-address", address, "--routing", "least-loaded") as service:
+                wait_for_replicas(service)
+                told = ask_together(service.url, list(offline), NUM_TOKENS, lambda: tell("lose"), num_whole=10)
+                expect_all(told, offline)
+                num_cut = int(gauge(service, "lmcourse_answers_cut_total"))
+                assert num_cut > 0
+                tell("add")
+                back = wait_for_replicas(service, seconds=180)
+                expect_all(ask_together(service.url, list(offline), NUM_TOKENS, lambda: None), offline)
+        finally:
+            machines.stdin.close()
+            machines.wait(60)
+    measured["machine_lost_of_two"] = {
+        "answers": len(told), "answers_lost": 0, "answers_cut_and_resumed": num_cut,
+        "seconds_from_a_new_machine_to_two_replicas": round(back, 1),
+    }  # fmt: skip
