@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -176,6 +177,14 @@ def test_rank_lost_while_it_joins_is_an_error_and_no_wait(monkeypatch):
     monkeypatch.setattr("lmcourse.engine.crew._MEMBER", LEAVES_AFTER_ARRIVAL)
     with pytest.raises(MachineError, match="that is all"):
         open_engine(tp=2)
+
+
+def test_rank_whose_rank_0_is_gone_before_they_meet_ends(tmp_path):
+    settings = {"rank": 1, "meeting": str(tmp_path / "meeting"), "folder": "", "device": "cpu", "parent": 0}
+    task = json.dumps(settings | {"config": vars(TurbomindEngineConfig(tp=2))})
+    words = [sys.executable, "-c", "from lmcourse.engine.crew_member import main; main()", task]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert "rank 0 of this engine is gone" in ran.stderr
 
 
 LEAVES_AFTER_ARRIVAL = """
