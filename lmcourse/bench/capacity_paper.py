@@ -23,7 +23,7 @@ from typing import Any
 from lmcourse.bench.capacity import ClassLoad, Goal
 from lmcourse.bench.capacity_steps import StepTable
 
-__all__ = ["Estimate", "count_places", "estimate", "estimate_most_students"]
+__all__ = ["Estimate", "count_places", "estimate", "estimate_most_students", "explain", "explain_full"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,35 @@ def estimate_most_students(table: StepTable, load: ClassLoad, goal: Goal) -> int
         answering -= 1
     response = _prompt(table, load) + load.answer * _step(table, load, answering)
     return int(answering * (load.think + response) / response)
+
+
+def explain(table: StepTable, load: ClassLoad) -> str:
+    """The arithmetic with its numbers, to be done again by hand."""
+    found, places = estimate(table, load), count_places(table, load)
+    seen = min(_company(load, found.answering), places)
+    prompt, step = 1000 * found.prompt, 1000 * found.step
+    share = f"{prompt:.2f} · {seen:.1f} / {load.answer}"
+    return "\n".join([
+        f"{load.students:,} on paper",
+        f"  a prompt p = {prompt:.2f} ms; a step of {seen:.1f} answers s = {step - prompt * seen / load.answer:.2f} ms",
+        f"  with its share of prompts e = s + {share} = {step:.2f} ms",
+        f"  an answer R = p + {load.answer} e = {found.response:.2f} s",
+        f"  answered at once B = {load.students:,} · R / ({load.think:g} s + R) = {found.answering:.1f}",
+    ])  # fmt: skip
+
+
+def explain_full(table: StepTable, load: ClassLoad) -> str:
+    """What a question costs a machine all of whose places are busy."""
+    places, tokens = count_places(table, load), load.prompt + load.answer
+    step = _step(table, load, places)
+    cost = load.answer * step / places
+    return "\n".join([
+        "a full machine on paper",
+        f"  the KV cache holds {table.kv_tokens:,} / {tokens} = {table.kv_tokens // tokens:,} questions with their "
+        f"answers; {places} run",
+        f"  e({places}) = {1000 * step:.2f} ms, so a question costs {load.answer} e / {places} = {1000 * cost:.2f} ms: "
+        f"{1 / cost:,.0f} a second",
+    ])  # fmt: skip
 
 
 def _company(load: ClassLoad, answering: float) -> float:

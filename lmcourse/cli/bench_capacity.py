@@ -77,6 +77,7 @@ def _add_class(parser: argparse.ArgumentParser) -> None:
     add("--goal", type=float, nargs=2, default=(1.0, 15.0), metavar=("SECONDS", "RATE"),
         help="first token within so long for 95 %% of the questions, so many tokens/s or more for 95 %% of the answers "
         "(default: 1 15)")  # fmt: skip
+    add("--paper", action="store_true", help="print the arithmetic with its numbers (default: off)")
     add("--largest", action="store_true", help="find the largest class that keeps the goal (default: off)")
     add("--fleet", type=whole_number, nargs="+", default=[], metavar="N",
         help="with --largest: how many such engines for so many students (default: none)")  # fmt: skip
@@ -125,6 +126,7 @@ def run_capacity(args: argparse.Namespace) -> int:
 def _simulate(
     args: argparse.Namespace, table: StepTable, load: ClassLoad, goal: Goal, stand: Stand | None = None
 ) -> int:
+    from lmcourse.bench.capacity_paper import explain, explain_full
     from lmcourse.bench.capacity_report import HEADER, simulate_row, size_fleet
 
     print(f"{_tell_setting(table)}\n{_tell_load(load, goal)}\n\n{HEADER}", flush=True)
@@ -132,8 +134,14 @@ def _simulate(
     for students in args.students:
         rows.append(simulate_row(table, replace(load, students=students), goal, measure, queue=args.queue))
         print(rows[-1], flush=True)
-    if any(row.simulated.outside for row in rows):
-        print("* some steps lie beyond what was measured; the last straight line goes on there")
+    outside = max(row.simulated.outside for row in rows)
+    if outside:
+        print(
+            f"* at most {outside:.1%} of the steps lie beyond what was measured; the last straight line goes on there"
+        )
+    if args.paper:
+        told = [explain(table, row.simulated.load) for row in rows]
+        print("", *told, explain_full(table, load), sep="\n")
     result = {
         "benchmark": "capacity",
         "model": table.head["model"],

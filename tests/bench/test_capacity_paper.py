@@ -7,7 +7,7 @@ from capacity_tables import make_table
 
 from lmcourse.bench.capacity import ClassLoad, Goal, run_class
 from lmcourse.bench.capacity_machine import VirtualMachine
-from lmcourse.bench.capacity_paper import count_places, estimate, estimate_most_students
+from lmcourse.bench.capacity_paper import count_places, estimate, estimate_most_students, explain, explain_full
 
 
 def test_estimate_of_one_student_is_prompt_and_steps():
@@ -57,3 +57,14 @@ def test_estimate_most_students_is_places_times_the_cycle():
     # a goal that a full machine misses: 1 / (0.01 + 0.001 B) >= 80 for B <= 2
     slower = 0.1 + 100 * (0.01 + 0.1 * 2 / 100)
     assert estimate_most_students(table, load, Goal(rate=80.0)) == int(2 * (30 + slower) / slower)
+
+
+def test_explain_states_numbers_that_can_be_done_again():
+    table, load = make_table(max_running=5), ClassLoad(1, think=8.0, prompt=100, answer=100)
+    told = explain(table, load)
+    assert "p = 1000.00 ms; a step of 1.0 answers s = 10.00 ms" in told
+    assert "e = s + 1000.00 · 1.0 / 100 = 20.00 ms" in told
+    assert "R = p + 100 e = 3.00 s" in told
+    full = explain_full(table, load)
+    assert "16,000 / 200 = 80 questions with their answers; 5 run" in full
+    assert "e(5) = 60.00 ms, so a question costs 100 e / 5 = 1200.00 ms: 1 a second" in full
