@@ -27,7 +27,7 @@ def model_routes(service: Service) -> APIRouter:
         """The names that `model` may have in a request."""
         return ModelList(data=[card(name) for name in service.model_names])
 
-    @router.get("/v1/models/{model}", responses={401: REFUSALS[401], 404: REFUSALS[404]})
+    @router.get("/v1/models/{model:path}", responses={401: REFUSALS[401], 404: REFUSALS[404]})
     async def describe_model(model: str) -> ModelCard:
         """One model."""
         service.check_model(model)

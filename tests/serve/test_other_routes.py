@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 
+import openai
 import pytest
+
+from lmcourse.serve.app import make_app
+from lmcourse.serve.running import running
+from lmcourse.serve.settings import ServerSettings
 
 
 def test_completions_go_on_without_a_template(client, pipe) -> None:
@@ -95,3 +100,11 @@ def test_models_are_listed(client) -> None:
     (model,) = client.models.list().data
     assert model.id == "tiny-chat"
     assert client.models.retrieve("tiny-chat").id == "tiny-chat"
+
+
+def test_a_model_may_have_an_alias_with_a_slash(pipe) -> None:
+    settings = ServerSettings(model_aliases=("internlm/chat",))
+    with running(make_app(pipe, settings)) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="x") as client:
+        assert [model.id for model in client.models.list()] == ["tiny-chat", "internlm/chat"]
+        assert client.models.retrieve("internlm/chat").id == "internlm/chat"
+        assert client.completions.create(model="internlm/chat", prompt="hi", max_tokens=1).choices
