@@ -83,7 +83,9 @@ class Fleet:
         if self.most == 0:
             return "one engine does not keep the goal for one student"
         lines = [f"one engine keeps the goal for {self.most:,} students ({self.on_paper:,} on paper)"]
-        lines += [f"{students:9,} students: {self.engines(students):,} engines" for students in self.students]
+        for students in self.students:
+            count = self.engines(students) or 0
+            lines.append(f"{students:9,} students: {count:,} engine{'s' * (count > 1)}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
