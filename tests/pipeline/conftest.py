@@ -33,7 +33,7 @@ class FakeEngine:
         self.closed, self.encoder = False, None
         self.before_step = lambda: None
 
-    def add(self, prompt_ids, gen, *, stop_ids, mask=None):
+    def add(self, prompt_ids, gen, *, stop_ids, mask=None, account=None):
         self._require_open()
         if len(prompt_ids) >= self.session_len:
             raise PromptError("the prompt is too long for the session", expected="less", got=len(prompt_ids))
