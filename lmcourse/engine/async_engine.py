@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncEngine"]
 
 _PAUSE_SECONDS = 0.01  # between two looks at whether everything has ended
+_QUIET_SECONDS, _BURST_SECONDS = 0.002, 0.05  # a burst is over when nobody came for so long; at most so long
+_PASSES = 3  # of a loop, in which who stands right behind the first has asked, too
 
 
 @runtime_checkable
@@ -160,6 +162,8 @@ class AsyncEngine:
     def _run(self) -> None:
         """The stepping thread: lives until closing, and until every stream has ended."""
         while self._wait():
+            if not self._streams:
+                self._gather()
             self._add_new()
             try:
                 outputs = self._dispatcher.turn(self._box)
@@ -177,6 +181,19 @@ class AsyncEngine:
                 self._wake.wait()
             self._awake = False
             return True
+
+    def _gather(self) -> None:
+        """Before an idle engine begins: who asks in the same burst comes along, since prompts together cost less.
+
+        Whoever asks alone waits for some passes of the loop and no longer.
+        """
+        num_seen, until = 0, time.monotonic() + _BURST_SECONDS
+        while num_seen < len(self._inbox) and time.monotonic() < until:
+            num_seen = len(self._inbox)
+            if num_seen == 1:
+                _await_passes(self._inbox[0].loop)
+            else:
+                time.sleep(_QUIET_SECONDS)
 
     def _add_new(self) -> None:
         while self._inbox:
@@ -220,6 +237,20 @@ class AsyncEngine:
         for stream in streams:
             _post(stream.loop, partial(stream.receive, [], error))
         self._dispatcher.abandon([stream.request_id for stream in streams if stream.request_id is not None])
+
+
+def _await_passes(loop: asyncio.AbstractEventLoop) -> None:
+    """Until the loop has gone round a few times; one that stands still is not waited for longer than a burst."""
+    passed = threading.Event()
+
+    def go_round(left: int) -> None:
+        if left:
+            loop.call_soon(go_round, left - 1)
+        else:
+            passed.set()
+
+    _post(loop, partial(go_round, _PASSES))
+    passed.wait(_BURST_SECONDS)
 
 
 def _post(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

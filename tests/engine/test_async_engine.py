@@ -120,6 +120,33 @@ def test_slow_reader_stalls_nobody_and_gets_larger_pieces(engine) -> None:
     asyncio.run(main())
 
 
+def test_burst_on_an_idle_engine_shares_its_first_step(engine, monkeypatch) -> None:
+    sizes: list[int] = []
+    step = engine.step
+
+    def counting_step():
+        stats = engine.stats()
+        sizes.append(stats.num_running + stats.num_waiting)
+        return step()
+
+    async def ask(served: AsyncEngine, num_passes: int) -> list[int]:
+        for _ in range(num_passes):  # each a pass of the loop behind the one before
+            await asyncio.sleep(0)
+        return await read(served, [300 + num_passes], 3)
+
+    async def main() -> None:
+        served = AsyncEngine(engine)
+        await read(served, [300], 1)  # the stepping thread is there, and sleeps
+        await asyncio.sleep(0.01)
+        sizes.clear()
+        await asyncio.gather(*(ask(served, i) for i in range(3)))
+        await served.aclose()
+
+    monkeypatch.setattr(engine, "step", counting_step)
+    asyncio.run(main())
+    assert sizes[0] == 3
+
+
 def test_wrong_prompt_raises_in_its_own_task_only(engine) -> None:
     async def main() -> None:
         served = AsyncEngine(engine)
