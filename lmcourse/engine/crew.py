@@ -71,7 +71,7 @@ class Crew:
     processes: Mapping[int, subprocess.Popen[bytes]] = field(default_factory=dict)  # by rank
     folder: Path | None = None  # of the meeting and of what the others print
     _open: bool = True
-    _whole: bool = True
+    is_whole: bool = True  # until a rank is lost, or the crew closed
 
     def tell(self, message: bytes, watch: Callable[[], None] | None = None) -> None:
         """Say it to all others; b"" ends them. `watch` may end the wait for them (None: that of the ranks)."""
@@ -110,8 +110,8 @@ class Crew:
 
     def let_go(self) -> None:
         """Nobody waits on a device for ranks that are lost; nothing more can be computed together."""
-        if self._whole:
-            self._whole = False
+        if self.is_whole:
+            self.is_whole = False
             self.ranks.let_go()
 
     def explain(self, error: BaseException) -> None:
@@ -135,11 +135,11 @@ class Crew:
         if not self._open:
             return
         self._open = False
-        if self._whole:
+        if self.is_whole:
             with contextlib.suppress(RuntimeError, MachineError):  # a rank was lost; the others know, or are ended
                 self.require_complete()
                 self.tell(b"", _limit(_LEAVING_SECONDS, self.ranks.watch))
-        _end(self.processes, self.folder, _LEAVING_SECONDS if self._whole else 0.0)
+        _end(self.processes, self.folder, _LEAVING_SECONDS if self.is_whole else 0.0)
         self.let_go()  # else the group's end would wait, in whoever drops it, for graphs that are dropped later
 
 
