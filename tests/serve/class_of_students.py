@@ -124,7 +124,7 @@ async def watch_class(url: str, busy: list[Busy], seldom: Busy, goal: int, seed:
 
 
 def make_busy(keys: dict[str, str], rng: random.Random, longest: int) -> list[Busy]:
-    """Each of another kind; the flood has forty open."""
+    """Each of another kind; the flood has forty open, the others two."""
     return [
         Busy(name, key, rng.randint(longest // 4, longest), rng.randint(longest // 4, longest), _count_open(name))
         for name, key in keys.items()
@@ -133,7 +133,7 @@ def make_busy(keys: dict[str, str], rng: random.Random, longest: int) -> list[Bu
 
 
 def _count_open(name: str) -> int:
-    return 40 if name == FLOOD else 1
+    return 40 if name == FLOOD else 2  # one waits always, however long a client takes from an answer to a question
 
 
 def check_shares(report: Report) -> None:
