@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 from lmcourse.accounting import Device, Storage, decode_seconds
 from lmcourse.bench.hf_decode import HF_KINDS, TokenClock
 from lmcourse.bench.latency import ServedRequest
-from lmcourse.bench.measure import all_or_none
+from lmcourse.bench.measure import work_off
 from lmcourse.bench.speed import engine_storage
 from lmcourse.bench.workloads import GenerationRequest, mixed_requests
-from lmcourse.config import GenerationConfig
 from lmcourse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -124,15 +123,13 @@ def engine_contestant(name: str, engine: Engine, *, element_bytes: int) -> Conte
 
     def run(requests: Requests) -> list[ServedRequest]:
         started = time.perf_counter()
-        times: dict[int, list[float]] = {}
-        with all_or_none(engine, times):
-            for request in requests:
-                gen = GenerationConfig(max_new_tokens=request.num_output_tokens, ignore_eos=True)
-                times[engine.add(list(request.prompt_ids), gen)] = []
-            while engine.has_work:
-                for output in engine.step():
-                    times[output.request_id] += [time.perf_counter() - started] * len(output.token_ids)
-        return [_served(request, arrivals) for request, arrivals in zip(requests, times.values(), strict=True)]
+        times: list[list[float]] = [[] for _ in requests]
+
+        def note(index: int, token_ids: list[int]) -> None:
+            times[index] += [time.perf_counter() - started] * len(token_ids)
+
+        work_off(engine, requests, note)
+        return [_served(request, arrivals) for request, arrivals in zip(requests, times, strict=True)]
 
     return Contestant(name, run, engine.spec, engine_storage(engine, element_bytes))
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Run",
     "Timing",
-    "all_or_none",
     "run_engine",
     "run_pipeline",
     "run_transformers",
     "time_alternately",
     "time_runs",
+    "work_off",
 ]
 
 Run = Callable[[], int]
@@ -89,24 +88,26 @@ def time_runs(run: Run, *, warmups: int = 1, repeats: int = 5) -> Timing:
 
 def run_engine(engine: Engine, requests: Sequence[GenerationRequest]) -> list[list[int]]:
     """The generated ids of all requests, which the engine works on together."""
-    answers: dict[int, list[int]] = {}
-    with all_or_none(engine, answers):
-        for request in requests:
+    answers: list[list[int]] = [[] for _ in requests]
+    work_off(engine, requests, lambda index, token_ids: answers[index].extend(token_ids))
+    return answers
+
+
+def work_off(engine: Engine, requests: Sequence[GenerationRequest], take: Callable[[int, list[int]], None]) -> None:
+    """All requests together; `take` gets a request's index and its new ids as they come.
+
+    If it is left early (a notebook's stop button) nothing goes on: the next run finds the engine idle.
+    """
+    indices: dict[int, int] = {}  # by request id
+    try:
+        for index, request in enumerate(requests):
             gen = GenerationConfig(max_new_tokens=request.num_output_tokens, ignore_eos=True)
-            answers[engine.add(list(request.prompt_ids), gen)] = []
+            indices[engine.add(list(request.prompt_ids), gen)] = index
         while engine.has_work:
             for output in engine.step():
-                answers[output.request_id] += output.token_ids
-    return list(answers.values())
-
-
-@contextmanager
-def all_or_none(engine: Engine, answers: Mapping[int, object]) -> Iterator[None]:
-    """Aborts the requests if the block is left early (a notebook's stop button): the next run finds the engine idle."""
-    try:
-        yield
+                take(indices[output.request_id], output.token_ids)
     except BaseException:
-        for request_id in {*answers, *engine.unfinished()}:
+        for request_id in {*indices, *engine.unfinished()}:
             engine.abort(request_id)
         raise
 
