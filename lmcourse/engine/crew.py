@@ -70,8 +70,7 @@ class Crew:
     line: ProcessGroup
     processes: Mapping[int, subprocess.Popen[bytes]] = field(default_factory=dict)  # by rank
     folder: Path | None = None  # of the meeting and of what the others print
-    _open: bool = True
-    is_whole: bool = True  # until a rank is lost, or the crew closed
+    _whole: bool = True
 
     def tell(self, message: bytes, watch: Callable[[], None] | None = None) -> None:
         """Say it to all others; b"" ends them. `watch` may end the wait for them (None: that of the ranks)."""
@@ -110,8 +109,8 @@ class Crew:
 
     def let_go(self) -> None:
         """Nobody waits on a device for ranks that are lost; nothing more can be computed together."""
-        if self.is_whole:
-            self.is_whole = False
+        if self._whole:
+            self._whole = False
             self.ranks.let_go()
 
     def explain(self, error: BaseException) -> None:
@@ -130,17 +129,17 @@ class Crew:
         self.let_go()
         raise _lost([], self.folder, error) from error
 
-    def close(self) -> None:
-        """End the others. Closing twice is fine."""
-        if not self._open:
-            return
-        self._open = False
-        if self.is_whole:
+    def close(self) -> bool:
+        """End the others; whether all were there until now. Closing twice is fine, and the second time none are."""
+        ended_well = False
+        if self._whole:
             with contextlib.suppress(RuntimeError, MachineError):  # a rank was lost; the others know, or are ended
                 self.require_complete()
                 self.tell(b"", _limit(_LEAVING_SECONDS, self.ranks.watch))
-        _end(self.processes, self.folder, _LEAVING_SECONDS if self.is_whole else 0.0)
+                ended_well = True
+        _end(self.processes, self.folder, _LEAVING_SECONDS if ended_well else 0.0)
         self.let_go()  # else the group's end would wait, in whoever drops it, for graphs that are dropped later
+        return ended_well
 
 
 def _see_nobody() -> None:

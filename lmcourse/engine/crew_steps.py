@@ -85,9 +85,8 @@ class CrewRunner:
 
         To drop graphs that NCCL still ends has hung there in about half of the runs.
         """
-        if not self._crew.is_whole and self.decoder.device.type == "cuda":
+        if not self._crew.close() and self.decoder.device.type == "cuda":
             keep_for_good(self._runner)
-        self._crew.close()
 
     def _describe(self, plan: Plan, entries: Mapping[int, Entry], pending: Mapping[int, int]) -> bytes:
         if self._forgot:

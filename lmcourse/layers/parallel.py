@@ -17,12 +17,10 @@ Lesson: 9 (more than one GPU)
 from __future__ import annotations
 
 import atexit
-import contextlib
 import ctypes
 import dataclasses
 import gc
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -116,14 +114,6 @@ def _is_over(work: Any) -> bool:
     return True
 
 
-def _await_device(device: torch.device) -> None:
-    """Until it has nothing to do, or has failed; not for ever."""
-    until = time.monotonic() + _LAST_SECONDS
-    with contextlib.suppress(RuntimeError):
-        while not torch.cuda.current_stream(device).query() and time.monotonic() < until:
-            time.sleep(0.01)
-
-
 def _end_before_the_interpreter(thread: threading.Thread) -> None:
     """A thread that comes back from C++ while Python ends takes the process down with it (before Python 3.14)."""
     if thread.is_alive():
@@ -177,7 +167,6 @@ class GroupRanks:
             thread = threading.Thread(target=self.group.abort, daemon=True)
             thread.start()
             atexit.register(_end_before_the_interpreter, thread)
-            _await_device(self.device)  # dropping a graph that still runs would keep the thread from ending it
 
     def _finish(self, work: Any) -> None:
         if self.device.type == "cuda":
