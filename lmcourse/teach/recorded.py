@@ -1,7 +1,7 @@
 """Results that were measured elsewhere, for readers whose machine cannot measure them: each with machine and date.
 
     recorded_decode("internlm2-1_8b", settings=("fp16", "fp16, KV int8"), programs=("TurboMind",))
-        TurboMind  fp16            519 …       NVIDIA H200, 2026-11-22
+        TurboMind  fp16            519 …       H200, 2026-11-22
         lmcourse   fp16, KV int8   …           from benchmarks/ledger.jsonl, the latest of each
 
 Lesson: 3 (KV8 and KV4), 4 (what is lost)
@@ -23,6 +23,7 @@ __all__ = ["RecordedTable", "recorded_decode", "recorded_kv_accuracy", "recorded
 _BENCHMARKS = Path(lmcourse.__file__).parents[1] / "benchmarks"
 _LEDGER = _BENCHMARKS / "ledger.jsonl"
 _BATCHES = (1, 8, 64, 256)  # what everybody measured
+_WIDTH = 13  # of a column of the tables of accuracy
 _KV_SETTINGS = {0: "", 4: ", KV int4", 8: ", KV int8"}
 
 
@@ -36,11 +37,11 @@ class RecordedTable:
         if not self.rows:
             return "nothing was recorded"
         sizes = sorted({size for _, values, _ in self.rows for size in values})
-        width = max(len(name) for name, *_ in self.rows) + 2
-        lines = ["new tokens/s".ljust(width) + "".join(f"{f'batch {size}':>12}" for size in sizes) + "   measured on"]
+        width = max(len(name) for name, *_ in self.rows)
+        lines = ["new tokens/s".ljust(width) + "".join(f"{f'batch {size}':>11}" for size in sizes) + "  measured on"]
         for name, values, place in self.rows:
-            cells = "".join(f"{values[size]:>12,.0f}" if size in values else f"{'-':>12}" for size in sizes)
-            lines.append(f"{name.ljust(width)}{cells}   {place}")
+            cells = "".join(f"{values[size]:>11,.0f}" if size in values else f"{'-':>11}" for size in sizes)
+            lines.append(f"{name.ljust(width)}{cells}  {place.removeprefix('NVIDIA ')}")
         return "\n".join(lines)
 
 
@@ -75,8 +76,8 @@ def recorded_kv_accuracy() -> str:
 
 
 def recorded_w4_accuracy() -> str:
-    """The same for its weights: as computed, and rounded in three ways to 4 and to 3 bits; perplexity below."""
-    return _accuracy("w4_accuracy_cpu.json")
+    """The same for its weights: as computed, and rounded in several ways to 4 and to 3 bits; perplexity below."""
+    return _accuracy("w4_accuracy_h200.json")
 
 
 def _accuracy(name: str) -> str:
@@ -86,15 +87,31 @@ def _accuracy(name: str) -> str:
     result = json.loads(path.read_text("utf-8"))
     tasks = result["tasks"]
     forms = [form for form in next(iter(tasks.values())) if form != "instances"]
-    width = max(13, *(len(form) + 2 for form in forms))
-    lines = ["solved".ljust(14) + f"{'asked':>6}" + "".join(f"{form:>{width}}" for form in forms)]
+    lines = _heads(forms)
     for task, row in tasks.items():
-        lines.append(task.ljust(14) + f"{row['instances']:>6}" + "".join(f"{row[form]:>{width}.1%}" for form in forms))
+        cells = "".join(f"{_solved(row[form]):>{_WIDTH}.1%}" for form in forms)
+        lines.append(f"{task:<14}{row['instances']:>6,}{cells}")
     if "perplexity" in result:
-        values, dialogues = result["perplexity"], f"{result['perplexity']['dialogues']:>6}"
-        lines.append("perplexity".ljust(14) + dialogues + "".join(f"{values[form]:>{width}.4f}" for form in forms))
+        values = result["perplexity"]
+        cells = "".join(f"{values[form]:>{_WIDTH}.4f}" for form in forms)
+        lines.append(f"{'perplexity':<14}{values.get('dialogues', ''):>6}{cells}")
     machine = result["machine"]
-    return "\n".join([*lines, f"{machine['cpu']}, {machine['dtype']}, {machine['date']}"])
+    dtype = result.get("dtype") or machine["dtype"]
+    return "\n".join([*lines, f"{machine['gpu'] or machine['cpu']}, {dtype}, {machine['date']}"])
+
+
+def _heads(forms: Sequence[str]) -> list[str]:
+    """One line of names, and a second one where a name has two parts: "search, 4 bits"."""
+    names = [form.partition(", ") for form in forms]
+    lines = ["solved".ljust(14) + f"{'asked':>6}" + "".join(f"{name:>{_WIDTH}}" for name, _, _ in names)]
+    if any(bits for *_, bits in names):
+        lines.append(" " * 20 + "".join(f"{bits:>{_WIDTH}}" for *_, bits in names))
+    return lines
+
+
+def _solved(found: float | Mapping[str, float]) -> float:
+    """The share itself, or the share of a record that holds differences, too."""
+    return found["solved"] if isinstance(found, Mapping) else found
 
 
 def recorded_queue() -> str:

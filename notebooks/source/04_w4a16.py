@@ -132,13 +132,13 @@ tensors = load_file(folder / "model.safetensors")
 explore_rounding(tensors["model.layers.3.feed_forward.w1.weight"].float())
 
 # %% [markdown] lang="en"
-# Each bit less doubles the step. 4 bits in groups of 128 is the common compromise: 4.16 bits a weight on disk, nearly a
-# quarter of float16.
+# Each bit less doubles the step: from 8 bits to 4 the error grows sixteenfold. 4 bits in groups of 128 are the common
+# compromise: 4.16 bits a weight on disk (4.25 in the engine: scale and zero share a word).
 #
 # ## 4 · Where it hurts
 #
-# An error in a weight reaches the output multiplied by its input. So let us look at the inputs. `lite` runs calibration
-# text through the engine, one layer at a time, and keeps statistics of what each matrix is given.
+# An error in a weight reaches the output multiplied by its input. So look at the inputs: `lite` runs calibration text
+# through the engine and keeps statistics of what each matrix gets.
 
 # %%
 from lmcourse.lite import AwqJob, draw_samples, find_text, layers_with_inputs, open_source
@@ -210,6 +210,9 @@ drawing = line_chart(
 drawing
 
 # %% [markdown] lang="en"
+# Shallow here; the channels of large models differ more. Near 1 the loudest columns set their groups' steps and make all
+# neighbours coarse: worse than plain rounding.
+#
 # The library's search divides by the typical weight as well, and tries all matrices that share an input together, since
 # they must share the scale. Then it *clips*: cutting off a group's largest weight makes the rest finer.
 
@@ -401,9 +404,9 @@ with pipeline(folders["search"], backend_config=TurbomindEngineConfig(model_form
 #
 # `auto_awq` also *compensates*, unless told otherwise: columns not yet rounded take back the error (GPTQ's idea).
 #
-# **Perplexity** says how surprised a model is by each next token of unseen text: lower is better. Only answers are judged
-# here, each after its whole dialogue; what users say is random by design. **Predict:** how much less does the search lose
-# than rounding, with 4 bits and with 3?
+# **Perplexity** says how surprised a model is by each next token of unseen text: lower is better, 1 is no surprise. Its
+# logarithm counts in *nats*. Only answers are judged here, each after its whole dialogue; what users say is random by
+# design. **Predict:** how much less does the search lose than rounding, with 4 bits and with 3?
 
 # %% tags=["measured"]
 import math
@@ -429,8 +432,9 @@ print("3 bits lose more than 4:", all(gaps[3] > gaps[4] for gaps in lost.values(
 
 # %% [markdown] lang="en"
 # (`grid_bits=3` keeps a 3-bit grid in 4-bit words: it shows the loss and saves nothing.) With 4 bits so little is lost that
-# these 48 dialogues hardly tell the methods apart. The record below took 512, the classroom's 128 × 1,024 tokens for
-# calibration, and the held-out tasks; that is too long for a cell. **Predict:** which task suffers first?
+# these 48 dialogues hardly tell the methods apart. The record below asked 1,000 chats of each held-out task, after
+# calibration with the classroom's 128 × 1,024 tokens, on an H200; that is too long for a cell. **Predict:** which task
+# suffers first?
 
 # %%
 from lmcourse.teach import recorded_w4_accuracy
@@ -438,11 +442,12 @@ from lmcourse.teach import recorded_w4_accuracy
 print(recorded_w4_accuracy())
 
 # %% [markdown] lang="en"
-# With 4 bits the search halves what rounding adds to perplexity, and more; with 3 bits rounding forgets the course. Tool
-# calls, where one wrong character spoils the answer, lose most; an average hides it. Measure on **your** task.
+# 4 bits: no task moves by a point, about as little as 1,000 chats can tell from chance. 3 bits: plain rounding forgets the
+# course; the search keeps it, and loses in tool calls, where one wrong character spoils the answer. An average hides
+# that. Measure on **your** task.
 #
-# And speed? On a processor our engine unpacks in plain torch, so 4 bits are *slower* here; the point of the format is a
-# GPU. Measure what your machine does:
+# And speed? The format is made for GPUs, where bytes decide; on a processor our engine unpacks in plain torch. Measure
+# what your machine makes of it:
 
 # %% tags=["measured"]
 import time

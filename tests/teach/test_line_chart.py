@@ -44,3 +44,21 @@ def test_line_chart_marks_no_place_where_one_curve_is_above_everywhere() -> None
 def test_line_chart_without_points_is_refused() -> None:
     with pytest.raises(ConfigError, match="no curve"):
         line_chart({"a": {}}, x_label="x", y_label="y", title="t")
+
+
+def test_line_chart_says_where_a_curve_is_lowest_between_its_ends() -> None:
+    drawing = line_chart({"error": {0.0: 1.0, 0.25: 0.9, 0.5: 1.4}}, x_label="r", y_label="e", title="t")
+    assert "from 1 at 0 by way of its lowest, 0.9 at 0.25, to 1.4 at 0.5." in drawing.alt
+
+
+def test_line_chart_writes_the_values_of_x_where_they_are_few() -> None:
+    few = line_chart({"a": {3: 1.0, 4: 2.0}}, x_label="bits", y_label="y", title="t").figure.axes[0]
+    assert [label.get_text() for label in few.get_xticklabels()] == ["3", "4"]
+
+
+def test_line_chart_keeps_names_of_equal_ends_apart() -> None:
+    drawing = line_chart({"a": {1: 9.0, 2: 1.0}, "b": {1: 5.0, 2: 1.01}}, x_label="x", y_label="y", title="t")
+    (axes,) = drawing.figure.axes
+    drawing.figure.canvas.draw()
+    lower, higher = sorted(text.get_window_extent().y0 for text in axes.texts[:2])
+    assert higher - lower > 10

@@ -22,7 +22,8 @@ def test_recorded_decode_holds_the_peers() -> None:
     assert all(name.startswith(("TurboMind", "lmcourse")) for name, *_ in table.rows)
     row = next(row for row in table.rows if row[0] == f"{peer['name']}, fp16, KV int8")
     assert row[1][64] == peer["values"]["decode 64"]
-    assert "NVIDIA H200, 20" in repr(table)
+    assert "  H200, 20" in repr(table)
+    assert all(len(line) <= 105 for line in repr(table).splitlines()), "wider than JupyterLab's page"
     assert f"{peer['values']['decode 64']:,}" in repr(table)
 
 
@@ -46,17 +47,28 @@ def test_recorded_decode_knows_a_model_in_4_bits_by_its_name(monkeypatch, tmp_pa
 
 @pytest.mark.parametrize(
     ("show", "file"),
-    [(recorded_kv_accuracy, "kv_accuracy_cpu.json"), (recorded_w4_accuracy, "w4_accuracy_cpu.json")],
+    [(recorded_kv_accuracy, "kv_accuracy_cpu.json"), (recorded_w4_accuracy, "w4_accuracy_h200.json")],
 )
 def test_recorded_accuracy_holds_every_task_and_column(show, file) -> None:
     told, result = show().splitlines(), json.loads((recorded._BENCHMARKS / file).read_text("utf-8"))
-    rows = {line.split()[0]: line.split() for line in told[1:-1]}
+    rows = {line.split()[0]: line.split() for line in told[1:-1] if not line.startswith(" ")}
     assert [name for name in rows if name != "perplexity"] == list(result["tasks"])
     for task, row in result["tasks"].items():
-        columns = [value for key, value in row.items() if key != "instances"]
-        assert rows[task][1:] == [str(row["instances"]), *(f"{value:.1%}" for value in columns)]
+        found = [value for key, value in row.items() if key != "instances"]
+        columns = [value["solved"] if isinstance(value, dict) else value for value in found]
+        assert rows[task][1:] == [f"{row['instances']:,}", *(f"{value:.1%}" for value in columns)]
     assert ("perplexity" in rows) == ("perplexity" in result)
-    assert result["machine"]["date"] in told[-1]
+    machine = result["machine"]
+    assert machine["date"] in told[-1]
+    assert (machine["gpu"] or machine["cpu"]) in told[-1]
+
+
+def test_recorded_accuracy_puts_the_parts_of_a_name_one_below_the_other() -> None:
+    names, bits = recorded_w4_accuracy().splitlines()[:2]
+    forms = list(json.loads((recorded._BENCHMARKS / "w4_accuracy_h200.json").read_text("utf-8"))["tasks"]["tools"])[1:]
+    for place, form in enumerate(forms, start=1):
+        column = slice(20 + (place - 1) * 13, 20 + place * 13)
+        assert ", ".join(filter(None, (names[column].strip(), bits[column].strip()))) == form
 
 
 def test_recorded_accuracy_that_is_not_there_says_so(monkeypatch, tmp_path) -> None:
