@@ -24,6 +24,7 @@ Steps                   steps.py       launch one step while another runs
 Engine                  engine.py      the loop around all of it
 EngineStats, AccountLoad stats.py      its sizes and load, by account too
 Dispatcher              dispatcher.py  one engine, many callers
+Home                    home.py        the one process that may use it
 Quarantine              quarantine.py  which request breaks the step?
 AsyncEngine             async_engine.py  the same for asyncio, on a thread of its own
 TokenStream, Order      token_stream.py  one answer on its way to an asyncio task

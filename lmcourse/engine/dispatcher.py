@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from lmcourse.config import GenerationConfig
 from lmcourse.engine.answer import StepOutput
+from lmcourse.engine.home import Home
 from lmcourse.engine.quarantine import Quarantine
 from lmcourse.engine.queues import Queue
 from lmcourse.engine.sampling import TokenMask
@@ -80,6 +81,7 @@ class Dispatcher:
     """Runs one engine for many callers; safe to use from several threads."""
 
     def __init__(self, engine: Engine) -> None:
+        self._home = Home()
         self._engine = engine
         self._lock = TurnLock()
         self._boxes: dict[int, deque[StepOutput]] = {}  # by request id: where its outputs go
@@ -96,6 +98,7 @@ class Dispatcher:
         account: str | None = None,
     ) -> int:
         """Queue a request and return its id; its outputs go into the box."""
+        self._home.require()
         with self._lock:
             request_id = self._engine.add(prompt_ids, gen, stop_ids=stop_ids, mask=mask, account=account)
             self._boxes[request_id] = box
@@ -108,6 +111,7 @@ class Dispatcher:
 
     def take(self, box: deque[StepOutput]) -> list[StepOutput]:
         """Empty a box that something is still to come into; runs steps until there is something."""
+        self._home.require()
         while True:
             with self._lock:
                 self._abort(self._drain_abandoned())
@@ -148,19 +152,21 @@ class Dispatcher:
                     del self._boxes[output.request_id]
 
     def abort(self, request_ids: Collection[int]) -> None:
-        """End requests, finished ones included; on a closed engine there is nothing to do."""
-        with self._lock:
-            self._abort(request_ids)
+        """End requests, finished ones included; on a closed engine, or in a forked process, there is nothing to do."""
+        if self._home.is_here:
+            with self._lock:
+                self._abort(request_ids)
 
     def abandon(self, request_ids: Collection[int]) -> None:
         """Have the next caller end requests: for the garbage collector, which may run while its thread has the lock."""
         self._abandoned.extend(request_ids)
 
     def close(self) -> None:
-        """Close the engine; whoever waits gets an EngineClosedError."""
-        with self._lock:
-            self._boxes.clear()
-            self._engine.close()
+        """Close the engine; whoever waits gets an EngineClosedError. A forked process leaves it to its owner."""
+        if self._home.is_here:
+            with self._lock:
+                self._boxes.clear()
+                self._engine.close()
 
     def _fail(self, request_ids: Collection[int], error: Exception) -> list[StepOutput]:
         for request_id in request_ids:

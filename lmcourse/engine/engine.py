@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +30,7 @@ from lmcourse.engine.crew_member import gather_crew
 from lmcourse.engine.crew_steps import CrewRunner
 from lmcourse.engine.events import Event, Reporter
 from lmcourse.engine.features import Encoder
+from lmcourse.engine.home import Home
 from lmcourse.engine.intake import Entry, Intake
 from lmcourse.engine.kv_cache import measure_free_bytes
 from lmcourse.engine.prefix_cache import NoPrefixCache, PrefixCache
@@ -66,6 +66,7 @@ class Engine:
     ) -> None:
         """The engine takes all of them over. No tokenizer: answers have no text; no encoder: no pictures; no crew: the
         decoder is the whole model."""
+        self._home = Home()  # first, so that nothing is copied before it refuses
         config = config or TurbomindEngineConfig()
         machine = assemble(decoder, config, encoder)
         self.config, self.spec, self.tokenizer = config, decoder.spec, tokenizer
@@ -282,6 +283,7 @@ class Engine:
             torch.cuda.empty_cache()
 
     def _require_open(self) -> StepRunner:
+        self._home.require()
         if self._runner is None:
             raise EngineClosedError("the engine is closed", next_step="make a new one")
         return self._runner
@@ -290,11 +292,9 @@ class Engine:
         self._require_open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ending: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._runner is None else repr(self._scheduler)
+        state = self._scheduler if self._runner else "closed"
         return f"Engine({self.spec.family}, session_len={self.session_len}, {state})"
