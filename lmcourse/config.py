@@ -40,11 +40,16 @@ def _named_keywords(cls: type[T]) -> type[T]:
                     got=name,
                     next_step=f"did you mean {near[0]!r}?" if near else "remove it",
                 )
-        made(self, *args, **keywords)
+        made(self, *map(_plain, args), **{name: _plain(value) for name, value in keywords.items()})
 
     checked_init.__doc__ = made.__doc__
     cls.__init__ = checked_init  # type: ignore[method-assign]
     return cls
+
+
+def _plain(value: Any) -> Any:
+    """The number that a scalar of numpy or torch holds, as `for k in np.arange(5)` gives them; else the value."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _check(owner: object, name: str, rule: str, ok: Callable[[Any], bool]) -> None:
@@ -106,7 +111,8 @@ class TurbomindEngineConfig:
         _check_choice(self, "model_format", (None, "hf", "awq", "turbomind"))
         _check_choice(self, "quant_policy", (0, 4, 8))
         _check_choice(self, "overlap", (None, True, False))
-        _check_choice(self, "cuda_graphs", (True, False))
+        for name in ("cuda_graphs", "enable_prefix_caching", "use_logn_attn"):
+            _check_choice(self, name, (True, False))
         _check_choice(self, "dtype", ("auto", "float16", "bfloat16", "float32"))
         for name in ("tp", "max_batch_size", "cache_block_seq_len", "max_prefill_token_num"):
             _check(self, name, "a whole number, 1 or more", _is_count(1))
@@ -167,8 +173,13 @@ class GenerationConfig:
             if getattr(self, name) is not None:
                 _check(self, name, rule, ok)
         _check(self, "repetition_penalty", "a finite number above 0", lambda v: _is_number(0)(v) and v > 0)
+        _check_choice(self, "do_sample", (None, True, False))
+        for name in ("ignore_eos", "skip_special_tokens"):
+            _check_choice(self, name, (True, False))
         for name in ("stop_words", "bad_words"):
             self._check_words(name)
+        if self.stop_token_ids is not None:
+            _check(self, "stop_token_ids", "a list of token ids", lambda v: all(type(i) is int and i >= 0 for i in v))
 
     def _check_words(self, name: str) -> None:
         words = getattr(self, name)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from lmcourse.config import ChatTemplateConfig, GenerationConfig, Response, TurbomindEngineConfig
 from lmcourse.errors import ConfigError
@@ -43,6 +45,8 @@ def test_engine_config_is_frozen() -> None:
         ("dtype", "int8"),
         ("rope_scaling_factor", 0.5),
         ("rope_scaling_factor", math.nan),
+        ("enable_prefix_caching", "no"),
+        ("use_logn_attn", 1),
     ],
 )
 def test_engine_config_out_of_range_value_names_field_and_value(name: str, value: object) -> None:
@@ -75,6 +79,12 @@ def test_engine_config_out_of_range_value_names_field_and_value(name: str, value
         ("stop_words", "stop"),
         ("stop_words", [""]),
         ("bad_words", [3]),
+        ("stop_token_ids", 5),
+        ("stop_token_ids", ["5"]),
+        ("stop_token_ids", [-1]),
+        ("ignore_eos", "no"),
+        ("do_sample", "yes"),
+        ("skip_special_tokens", None),
     ],
 )
 def test_generation_config_out_of_range_value_is_refused(name: str, value: object) -> None:
@@ -97,6 +107,15 @@ def test_generation_config_out_of_range_value_is_refused(name: str, value: objec
 )
 def test_generation_config_samples_follows_what_was_given(keywords: dict[str, object], samples: bool) -> None:
     assert GenerationConfig(**keywords).samples is samples  # type: ignore[arg-type]
+
+
+def test_scalars_of_numpy_and_torch_become_plain_numbers() -> None:
+    gen = GenerationConfig(max_new_tokens=np.int64(7), temperature=np.float32(0.5), top_k=torch.tensor(3))
+    assert [type(value) for value in (gen.max_new_tokens, gen.temperature, gen.top_k)] == [int, float, int]
+    assert GenerationConfig(np.int32(2)).n == 2
+    assert TurbomindEngineConfig(max_batch_size=np.arange(5)[4]).max_batch_size == 4
+    with pytest.raises(ConfigError, match="max_new_tokens"):
+        GenerationConfig(max_new_tokens=np.arange(1, 2))
 
 
 def test_chat_template_config_unknown_capability_lists_the_choices() -> None:

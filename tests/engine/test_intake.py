@@ -61,7 +61,7 @@ def test_make_entry_collects_stop_ids(intake: Intake) -> None:
 
 @pytest.mark.parametrize("wrong", [[VOCAB], [-1], ["x"]])
 def test_make_entry_stop_id_outside_the_vocabulary(intake: Intake, wrong: list) -> None:
-    with pytest.raises(ConfigError, match="stop id"):
+    with pytest.raises(ConfigError, match="stop_token_ids"):
         enter(intake, stop_token_ids=wrong)
 
 
