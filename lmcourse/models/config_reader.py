@@ -87,12 +87,12 @@ class ConfigReader:
                 raise unsupported(self.key(name), value, known)
 
 
-def token_ids(value: object, key: str) -> tuple[int, ...]:
-    """Ids from one id, a list of ids, or None."""
+def token_ids(value: object, key: str, file: str = "config.json") -> tuple[int, ...]:
+    """Ids from one id, a list of ids, or None; the file is named where it is none of these."""
     values = [] if value is None else value if isinstance(value, list) else [value]
     for item in values:
         if not isinstance(item, int) or isinstance(item, bool) or item < 0:
-            raise wrong_value(key, "a token id, a list of them, or null", value)
+            raise wrong_value(key, "a token id, a list of them, or null", value, file)
     return tuple(values)
 
 
@@ -107,10 +107,10 @@ def unsupported(key: str, value: object, known: tuple[object, ...]) -> Unsupport
     )
 
 
-def wrong_value(key: str, expected: str, value: object) -> CheckpointError:
+def wrong_value(key: str, expected: str, value: object, file: str = "config.json") -> CheckpointError:
     """The error for a value that no config has."""
     got = "nothing" if value is None else repr(value)
-    next_step = "get config.json again from where the model came from"
+    next_step = f"get {file} again from where the model came from"
     return CheckpointError(
-        f"the config's {key} is wrong", expected=expected, got=got, where=f"config.json, {key}", next_step=next_step
+        f"the config's {key} is wrong", expected=expected, got=got, where=f"{file}, {key}", next_step=next_step
     )

@@ -127,7 +127,7 @@ def _read_config(folder: Path) -> tuple[ModelSpec, Family]:
         spec = dataclasses.replace(spec, dtype="float16")  # what the scales are, and what the 4-bit kernels compute in
     generation = folder / "generation_config.json"
     if generation.exists():
-        more = token_ids(read_json(generation).get("eos_token_id"), "eos_token_id")
+        more = token_ids(read_json(generation).get("eos_token_id"), "eos_token_id", generation.name)
         spec = dataclasses.replace(spec, eos_ids=tuple(dict.fromkeys((*spec.eos_ids, *more))))
     return spec, family
 

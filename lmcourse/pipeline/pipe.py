@@ -64,8 +64,11 @@ def load_pipeline(
         revision=config.revision,
         download_dir=config.download_dir,
     )
-    template = find_template(dataclasses.replace(template_config, model_name=next(iter(named), None)), folder)
     from lmcourse.engine import Engine
+    from lmcourse.models import load_spec
+
+    load_spec(folder)  # a model that does not run is told so, and not asked for its template
+    template = find_template(dataclasses.replace(template_config, model_name=next(iter(named), None)), folder)
 
     return Pipeline(Engine.from_folder(folder, config), template, folder.name)
 

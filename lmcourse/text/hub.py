@@ -24,7 +24,7 @@ from pathlib import Path
 from lmcourse.bundled import bundled_names, dummy_path, model_path
 from lmcourse.errors import CheckpointError, ModelNotFoundError
 from lmcourse.text.download import HUBS, Hub, Refusal
-from lmcourse.text.files import is_lfs_pointer
+from lmcourse.text.files import is_lfs_pointer, read_json_object
 
 __all__ = ["COURSE_MODEL", "course_model", "find_model"]
 
@@ -165,6 +165,8 @@ def _check_not_empty(folder: Path, names: list[str]) -> None:
             where=folder,
             next_step="copy the model into it; a clone or download may have been interrupted",
         )
+    if "adapter_config.json" in names:
+        raise _adapter(folder, complete="config.json" in names)
     if "config.json" not in names:
         inner = [name for name in names if (folder / name / "config.json").is_file()]
         raise CheckpointError(
@@ -174,6 +176,22 @@ def _check_not_empty(folder: Path, names: list[str]) -> None:
             where=folder,
             next_step=f"give {folder / inner[0]}" if inner else "copy config.json from where the model was published",
         )
+
+
+def _adapter(folder: Path, *, complete: bool) -> CheckpointError:
+    """What a fine-tuning run leaves behind (peft's layout): next to nothing without the model it was trained on."""
+    base = read_json_object(folder / "adapter_config.json").get("base_model_name_or_path")
+    return CheckpointError(
+        "the folder holds a LoRA adapter, and the engine would run without it"
+        if complete
+        else "the folder holds a LoRA adapter, which is no model by itself",
+        expected="a model whose adapter was merged into its weights",
+        got=f"adapter_config.json, for {base or 'a model that it does not name'}",
+        where=folder,
+        next_step="merge it where peft is installed: AutoPeftModelForCausalLM.from_pretrained(folder)"
+        ".merge_and_unload().save_pretrained(merged); then give the merged folder"
+        + (", or move adapter_config.json away to run the model alone" if complete else ""),
+    )
 
 
 def _check_no_pointers(folder: Path, names: list[str]) -> None:

@@ -83,6 +83,9 @@ class Answerer(ABC):
     ) -> Session:
         """Say something in a session (None: a new one) and get it back with `.response` set to the answer."""
         session = self.session() if session is None else session
+        if not isinstance(session, Session):
+            advice = "pass what the call before returned: session = pipe.chat(prompt); pipe.chat(prompt, session)"
+            raise ConfigError("this is not a session", expected="a Session", got=repr(session)[:60], next_step=advice)
         if not session.belongs_to(self):
             kind = type(self).__name__.lower()
             raise ConfigError(f"the session belongs to another {kind}", got=repr(session), where="session")

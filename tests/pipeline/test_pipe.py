@@ -1,12 +1,20 @@
 """pipeline() and Pipeline: what users may pass, and what comes back."""
 
 import dataclasses
+import pickle
 from types import SimpleNamespace
 
 import pytest
 
 from lmcourse import ChatTemplateConfig, GenerationConfig, Response, TurbomindEngineConfig, model_path, pipeline
-from lmcourse.errors import ConfigError, EngineClosedError, LmcourseError, ModelNotFoundError, PromptError
+from lmcourse.errors import (
+    ConfigError,
+    EngineClosedError,
+    LmcourseError,
+    ModelNotFoundError,
+    PromptError,
+    UnsupportedModelError,
+)
 from lmcourse.pipeline import Pipeline
 from lmcourse.text.chat_template import TEMPLATES
 from lmcourse.text.tokenizer import Tokenizer
@@ -173,6 +181,17 @@ def test_pipeline_default_model_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("LMCOURSE_MODEL", str(tmp_path / "nothing"))
     with pytest.raises(ModelNotFoundError, match="nothing"):
         pipeline()
+
+
+def test_pipeline_of_an_unknown_architecture_speaks_of_the_model_and_not_of_its_template(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}')
+    with pytest.raises(UnsupportedModelError, match="no family of the table has this architecture"):
+        pipeline(tmp_path)
+
+
+def test_real_pipeline_is_not_for_other_processes(real):
+    with pytest.raises(EngineClosedError, match="cannot be copied"):
+        pickle.dumps(real)
 
 
 def test_pipeline_template_can_be_named_in_three_places(monkeypatch):

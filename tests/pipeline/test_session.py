@@ -90,6 +90,11 @@ def test_close_forgets_and_forbids(fake):
         fake.chat("hello", session)
 
 
+def test_chat_with_something_else_than_a_session_says_what_to_pass(fake):
+    with pytest.raises(ConfigError, match="this is not a session"):
+        fake.chat("hello", 1)
+
+
 def test_session_belongs_to_its_pipeline_and_takes_one_answer(fake):
     other = Pipeline(fake.engine, fake.template)
     with pytest.raises(ConfigError, match="another pipeline"):

@@ -121,6 +121,18 @@ def test_folder_of_folders_names_the_inner_one(model, no_hubs):
         find_model(model.parent)
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_adapter_of_a_fine_tuning_run_is_refused_with_the_way_to_merge_it(model, no_hubs, complete):
+    (model / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
+    if not complete:
+        (model / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="LoRA adapter") as caught:
+        find_model(model)
+    assert "org/base" in str(caught.value.got)
+    assert "merge_and_unload" in str(caught.value.next_step)
+    assert ("move adapter_config.json away" in str(caught.value.next_step)) is complete
+
+
 def test_file_and_dangling_link_are_told_apart(model, tmp_path, no_hubs):
     with pytest.raises(CheckpointError, match="is a file"):
         find_model(model / "config.json")
