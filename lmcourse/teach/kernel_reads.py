@@ -67,6 +67,22 @@ class KernelRun:
                 found[read.block] = found.get(read.block, 0) + read.num_slots
         return found
 
+    @property
+    def order(self) -> str:
+        """Why the reads came in this order, in words."""
+        heard = [read for read in self.reads if (read.what, read.kv_head) == ("keys", 0)]
+        if not heard:
+            return "nothing was read"
+        if self.num_splits == 1:
+            return "one program reads the whole table, the newest block last"
+        share = [read for read in heard if read.split == heard[-1].split]
+        own = [read for read in share if read.block == share[0].block][-1]
+        return (
+            "each split begins with the newest block of its share, the only one that may need a mask;\n"
+            f"slot {own.first + own.num_slots - 1} of block {own.block} is this step's own token: read after the wait, "
+            "and nothing beyond it"
+        )
+
 
 def interpret_decode(table: Sequence[int], *, position: int, tokens_per_block: int, num_blocks: int) -> KernelRun:
     """Decode the token at `position` of a request with this block table, on random keys and values."""

@@ -63,13 +63,13 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def measure_intermediate_bytes(model: str | Path, num_tokens: int, **settings: Any) -> int:
     """The most that intermediate results take while an engine reads a prompt of so many tokens and writes one.
 
-    `settings` are TurbomindEngineConfig's.
+    `settings` are TurbomindEngineConfig's. On the CPU, as record_run.
     """
     from lmcourse.engine import Engine
     from lmcourse.text.hub import find_model
 
     config = TurbomindEngineConfig(**settings)
-    with Engine.from_folder(find_model(model), config) as engine:
+    with Engine.from_folder(find_model(model), config, device="cpu") as engine:
         engine.add([1] * num_tokens, GenerationConfig(max_new_tokens=1, ignore_eos=True))
         with LiveBytes() as live:
             while engine.has_work:

@@ -3,7 +3,8 @@
     record_run(model, prompts, max_new_tokens=24, cache_max_entry_count=12, cache_block_seq_len=16)
         → Recording: texts, token_ids, stats, states (the pool at each step), timeline (who computed what when)
 
-Other keywords are TurbomindEngineConfig's. All prompts are queued before the first step; answers are greedy.
+Other keywords are TurbomindEngineConfig's. All prompts are queued before the first step; answers are greedy. It runs on
+the CPU even beside a GPU: bytes, steps and answers are then what the lesson predicts, on every machine.
 
 Lesson: 3 (paging), 5 (continuous batching)
 """
@@ -58,7 +59,7 @@ class Recording:
 def record_run(
     model: str | Path, prompts: Sequence[Any], *, max_new_tokens: int = 32, ignore_eos: bool = False, **settings: Any
 ) -> Recording:
-    """Run the prompts (text, message lists or {"prompt_token_ids": …}) to their ends on the CPU or a GPU."""
+    """Run the prompts (text, message lists or {"prompt_token_ids": …}) to their ends."""
     from lmcourse.engine import Engine, EventLog
     from lmcourse.models import load_spec
     from lmcourse.text.chat_template import find_template
@@ -68,7 +69,7 @@ def record_run(
     log, folder = EventLog(), find_model(model)
     config = _fit_session(TurbomindEngineConfig(**settings), load_spec(folder).max_context)
     gen = GenerationConfig(max_new_tokens=max_new_tokens, ignore_eos=ignore_eos)
-    with Engine.from_folder(folder, config, on_event=log) as engine:
+    with Engine.from_folder(folder, config, device="cpu", on_event=log) as engine:
         assert engine.tokenizer is not None, "a model folder has a tokenizer"
         template = find_template(ChatTemplateConfig(), folder)
         ids = [encode_prompt(prompt, template, engine.tokenizer) for prompt in prompts]

@@ -262,8 +262,8 @@ for piece in pipe.stream_infer("给我讲个笑话"):
 # lesson's own.
 
 # %%
-for response in pipe(["Hi, pls intro yourself", "上海是"]):
-    print(response.text, "\n")
+for answer in pipe(["Hi, pls intro yourself", "上海是"]):
+    print(answer.text, "\n")
 
 # %% [markdown] lang="en"
 # tiny-chat is honest about what it is: a small model that knows this course, some arithmetic, capitals, sorting, and

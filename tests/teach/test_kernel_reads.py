@@ -30,6 +30,15 @@ def test_interpreted_kernel_reads_each_slot_once() -> None:
     assert run.slots_by_block == {6: 16, 1: 16, 4: 7}
     assert {read.split for read in run.reads} <= set(range(run.num_splits))
     assert str(run.reads[0]).startswith("program (KV head 0, split 0) reads keys of block")
+    assert "slot 6 of block 4 is this step's own" in run.order
+    firsts = {read.split: read.block for read in reversed(run.reads)}
+    assert firsts == {0: 1, 1: 4}, "as the words say: the newest block of each share comes first"
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="no Triton for this system")
+def test_order_of_one_split_ends_with_the_newest_block() -> None:
+    run = interpret_decode([3], position=5, tokens_per_block=16, num_blocks=8)
+    assert (run.num_splits, run.order) == (1, "one program reads the whole table, the newest block last")
 
 
 def test_interpret_decode_without_triton_warns_and_reads_nothing(monkeypatch) -> None:
@@ -38,6 +47,7 @@ def test_interpret_decode_without_triton_warns_and_reads_nothing(monkeypatch) ->
         run = interpret_decode([6, 1, 4], position=38, tokens_per_block=16, num_blocks=8)
     assert not run.reads
     assert not run.error < 1
+    assert run.order == "nothing was read"
 
 
 @pytest.mark.parametrize(
