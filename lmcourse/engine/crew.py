@@ -129,17 +129,16 @@ class Crew:
         self.let_go()
         raise _lost([], self.folder, error) from error
 
-    def close(self) -> bool:
-        """End the others; whether all were there until now. Closing twice is fine, and the second time none are."""
-        ended_well = False
+    def close(self) -> None:
+        """End the others. Closing twice is fine."""
+        patience = 0.0
         if self._whole:
             with contextlib.suppress(RuntimeError, MachineError):  # a rank was lost; the others know, or are ended
                 self.require_complete()
                 self.tell(b"", _limit(_LEAVING_SECONDS, self.ranks.watch))
-                ended_well = True
-        _end(self.processes, self.folder, _LEAVING_SECONDS if ended_well else 0.0)
+                patience = _LEAVING_SECONDS
+        _end(self.processes, self.folder, patience)
         self.let_go()  # else the group's end would wait, in whoever drops it, for graphs that are dropped later
-        return ended_well
 
 
 def _see_nobody() -> None:

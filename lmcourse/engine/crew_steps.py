@@ -39,7 +39,6 @@ from lmcourse.engine.sampling import SamplingRule
 from lmcourse.engine.scheduler import Chunk, Plan
 from lmcourse.engine.stops import StopRule
 from lmcourse.errors import MachineError
-from lmcourse.layers import keep_for_good
 
 __all__ = ["CrewRunner", "Mirror", "Told"]
 
@@ -81,12 +80,8 @@ class CrewRunner:
         self._runner.forget()
 
     def close(self) -> None:
-        """The others end. After a loss on GPUs the memory stays taken until the process ends.
-
-        To drop graphs that NCCL still ends has hung there in about half of the runs.
-        """
-        if not self._crew.close() and self.decoder.device.type == "cuda":
-            keep_for_good(self._runner)
+        """The others end."""
+        self._crew.close()
 
     def _describe(self, plan: Plan, entries: Mapping[int, Entry], pending: Mapping[int, int]) -> bytes:
         if self._forgot:

@@ -38,6 +38,7 @@ from lmcourse.kernels.lang import jit, jit_varying, launch_options, let_next_sta
 __all__ = ["Mailbox", "mailbox_bytes", "rank_sum", "rank_sum_reference"]
 
 TILE = 1024
+_LOOKS = 1024  # at a flag, about a millisecond, before one at the host's word
 _FLAG_BYTES, _SLOT_BYTES = 8, 4  # an epoch; the widest element
 
 
@@ -49,6 +50,7 @@ class Mailbox:
     slots: Tensor  # [size] int64: where each rank's slots begin, as addresses that this device can write to
     flags: Tensor  # [size] int64: the same of their flags, which begin as 0
     epochs: Tensor  # [programs] int64 of this rank alone: sums that a program has been through
+    halted: Tensor  # [1] int32 in the host's memory: not 0 once a rank is lost, and nobody waits any more
     most_elements: int
 
 
@@ -84,12 +86,22 @@ def _raise_flags(flags_ptr, flag, epoch, SIZE: tl.constexpr):
 
 
 @jit
-def _await_flags(own_flags, program, epoch, SIZE: tl.constexpr, PROGRAMS: tl.constexpr):
-    """Until every rank has come to this sum; a flag that is further on counts, too."""
+def _await_flags(
+    own_flags, program, epoch, halted_ptr, SIZE: tl.constexpr, PROGRAMS: tl.constexpr, LOOKS: tl.constexpr
+):
+    """Until every rank has come to this sum (a flag that is further on counts, too), or the host ends the wait.
+
+    The host's word is far away and rarely looked at. It is a word and no kernel that sets the flags: work that is
+    launched while others wait may be lined up behind them.
+    """
     for peer in tl.static_range(SIZE):
         flag = own_flags + peer * PROGRAMS + program
-        while tl.atomic_add(flag, 0, sem="acquire", scope="sys") < epoch:
-            pass
+        looks = tl.full((), 0, dtype=tl.int32)
+        halted = tl.full((), 0, dtype=tl.int32)
+        while (tl.atomic_add(flag, 0, sem="acquire", scope="sys") < epoch) & (halted == 0):
+            looks += 1
+            if looks % LOOKS == 0:
+                halted = tl.load(halted_ptr, volatile=True)
     tl.debug_barrier()
 
 
@@ -100,12 +112,14 @@ def _rank_sum_kernel(
     slots_ptr,
     flags_ptr,
     epochs_ptr,
+    halted_ptr,
     num_elements,
     rank,
     NUM_PARTS: tl.constexpr,
     SIZE: tl.constexpr,
     MOST_ELEMENTS: tl.constexpr,
     TILE: tl.constexpr,
+    LOOKS: tl.constexpr,
     PDL: tl.constexpr,
 ):
     # which tile am I: TILE elements, the same ones on every rank
@@ -125,7 +139,8 @@ def _rank_sum_kernel(
     first = (epoch % 2) * SIZE * MOST_ELEMENTS
     _push(b_own.to(dtype), slots_ptr, first + rank * MOST_ELEMENTS, at, m_at, SIZE, dtype)
     _raise_flags(flags_ptr, rank * PROGRAMS + program, epoch, SIZE)
-    _await_flags(tl.load(flags_ptr + rank).to(tl.pointer_type(tl.int64)), program, epoch, SIZE, PROGRAMS)
+    own_flags = tl.load(flags_ptr + rank).to(tl.pointer_type(tl.int64))
+    _await_flags(own_flags, program, epoch, halted_ptr, SIZE, PROGRAMS, LOOKS)
     slots = tl.multiple_of(tl.load(slots_ptr + rank).to(tl.pointer_type(dtype)), 16) + first
     b_sum = tl.zeros((TILE,), dtype=tl.float32)
     for peer in tl.static_range(SIZE):
@@ -151,8 +166,8 @@ def rank_sum(parts: Tensor, mailbox: Mailbox) -> Tensor:
     out = torch.empty((1, *parts.shape[1:]), dtype=parts.dtype, device=parts.device)
     if num_elements:
         _rank_sum_kernel[(triton.cdiv(num_elements, TILE),)](
-            parts.contiguous(), out, mailbox.slots, mailbox.flags, mailbox.epochs, num_elements,
-            mailbox.rank, NUM_PARTS=num_parts, SIZE=len(mailbox.slots), MOST_ELEMENTS=mailbox.most_elements,
-            TILE=TILE, num_warps=4, **launch_options(parts.device),
+            parts.contiguous(), out, mailbox.slots, mailbox.flags, mailbox.epochs, mailbox.halted,
+            num_elements, mailbox.rank, NUM_PARTS=num_parts, SIZE=len(mailbox.slots),
+            MOST_ELEMENTS=mailbox.most_elements, TILE=TILE, LOOKS=_LOOKS, num_warps=4, **launch_options(parts.device),
         )  # fmt: skip
     return out

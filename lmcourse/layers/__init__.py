@@ -19,7 +19,7 @@ from lmcourse.layers.low_rank import LowRank
 from lmcourse.layers.mlp import ACTIVATIONS, MLP, MLPS, PlainMLP, make_mlp
 from lmcourse.layers.moe import MoE
 from lmcourse.layers.norm import NORMS, LayerNorm, RMSNorm, make_norm
-from lmcourse.layers.parallel import ALONE, Alone, GroupRanks, Ranks, cut_spec, finish, keep_for_good
+from lmcourse.layers.parallel import ALONE, Alone, GroupRanks, Ranks, cut_spec, finish
 from lmcourse.layers.peers import PeerRanks, join_peers
 from lmcourse.layers.rotary import Rotary
 
@@ -45,7 +45,6 @@ __all__ = [
     "cut_spec",
     "finish",
     "join_peers",
-    "keep_for_good",
     "make_mlp",
     "make_norm",
 ]

@@ -33,7 +33,7 @@ from torch.distributed import ProcessGroup, ReduceOp
 from lmcourse.errors import ConfigError
 from lmcourse.spec import ModelSpec
 
-__all__ = ["ALONE", "Alone", "GroupRanks", "Ranks", "cut_spec", "finish", "keep_for_good"]
+__all__ = ["ALONE", "Alone", "GroupRanks", "Ranks", "cut_spec", "finish"]
 
 _LOOK = timedelta(seconds=0.5)  # how long a wait lasts before somebody looks who is still there
 _LAST_SECONDS = 5.0
@@ -94,13 +94,8 @@ def finish(work: Any, group: ProcessGroup, watch: Callable[[], None]) -> None:
             watch()
     except BaseException:
         if not work.is_completed():
-            keep_for_good(group)
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
         raise
-
-
-def keep_for_good(thing: object) -> None:
-    """Until the process ends: what must not be taken apart while something that cannot be ended still uses it."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _is_over(work: Any) -> bool:

@@ -29,7 +29,6 @@ from lmcourse.layers.parallel import GroupRanks
 __all__ = ["PeerRanks", "join_peers"]
 
 _MOST_ELEMENTS = 512 * TILE  # 128 tokens of 4096 features
-_PASSED = torch.iinfo(torch.int64).max  # a flag beyond every epoch
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class PeerRanks(GroupRanks):
     """A group whose small sums go through memory."""
 
     mailbox: Mailbox
-    own_flags: Tensor
     opened: Sequence[Any]  # the memory behind the mailbox's addresses, which is there as long as this is
 
     def add_up(self, parts: Tensor) -> Tensor:
@@ -47,12 +45,8 @@ class PeerRanks(GroupRanks):
         return rank_sum(parts, self.mailbox)
 
     def let_go(self) -> None:
-        """Kernels that wait for a lost rank go on, and what they compute is void.
-
-        By a kernel: a copy within a device may wait for the other streams, which wait for this.
-        """
-        with torch.cuda.stream(torch.cuda.Stream(self.device)):  # type: ignore[no-untyped-call]
-            self.own_flags.fill_(_PASSED)
+        """Kernels that wait for a lost rank go on, and what they compute is void."""
+        self.mailbox.halted.fill_(1)
         super().let_go()
 
 
@@ -92,10 +86,9 @@ def _map_memory(ranks: GroupRanks, store: Store) -> PeerRanks:
     ]
     slots = torch.tensor([storage.data_ptr() for storage in opened], device=ranks.device)
     epochs = torch.zeros(_MOST_ELEMENTS // TILE, dtype=torch.int64, device=ranks.device)
-    mailbox = Mailbox(ranks.rank, slots, slots + slot_bytes, epochs, _MOST_ELEMENTS)
-    flags = own[slot_bytes:].view(torch.int64)
-    torch.full_like(flags, _PASSED)  # let_go's kernel: the first use of one may wait until no other runs
-    return PeerRanks(ranks.group, ranks.device, ranks.watch, mailbox, flags, opened)
+    halted = torch.zeros(1, dtype=torch.int32, pin_memory=True)
+    mailbox = Mailbox(ranks.rank, slots, slots + slot_bytes, epochs, halted, _MOST_ELEMENTS)
+    return PeerRanks(ranks.group, ranks.device, ranks.watch, mailbox, opened)
 
 
 def _describe(storage: Any) -> str:

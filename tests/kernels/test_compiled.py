@@ -70,7 +70,7 @@ def attention(decodes, prefill=0, form=None):
 
 def mailbox(size):
     addresses = meta(size, dtype=torch.int64)
-    return Mailbox(1, addresses, addresses, meta(512, dtype=torch.int64), 512 * TILE)
+    return Mailbox(1, addresses, addresses, meta(512, dtype=torch.int64), meta(1, dtype=torch.int32), 512 * TILE)
 
 
 NORM = Norm(meta(HIDDEN), 1e-5)

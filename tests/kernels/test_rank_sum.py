@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from rank_cases import make_mailboxes, require_sums
@@ -51,6 +53,30 @@ def test_rank_sum_in_a_graph_goes_on_counting():
         for results, scale in ((first, 1), (again, 1), (third, 2)):
             require_sums(results, [own * scale for own in parts])
     assert boxes[0].epochs[0] == 61
+    del memories
+
+
+@pytest.mark.gpu
+def test_rank_sum_in_graphs_ends_when_the_host_says_so():
+    boxes, memories = make_mailboxes(2, 512 * TILE, "cuda")
+    parts = torch.randn(1, 8, 4096, device="cuda")
+    boxes[0].halted.fill_(1)
+    rank_sum(parts, boxes[0])  # compiles
+    torch.cuda.synchronize()
+    boxes[0].halted.fill_(0)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(4):
+            rank_sum(parts, boxes[0])
+    for _ in range(3):
+        graph.replay()  # nobody will ever raise the other flags
+    over = torch.cuda.Event()
+    over.record()
+    time.sleep(0.1)
+    assert not over.query()
+    boxes[0].halted.fill_(1)
+    torch.cuda.synchronize()
+    assert boxes[0].epochs[0] == 13
     del memories
 
 

@@ -463,6 +463,7 @@ case_moe_tiles = moe_cases.check_tiles
 case_moe_experts = moe_cases.check_experts
 case_moe_packed_experts = moe_cases.check_packed_experts
 case_rank_sum = rank_cases.check_rank_sum
+case_rank_sum_without_the_others = rank_cases.check_rank_sum_without_the_others
 case_attention_decodes = attention_case([(1, 1), (1, 16), (1, 17), (1, 90)])
 case_attention_one_decode = attention_case([(1, 150)])
 case_attention_prefills = attention_case([(17, 17), (5, 40), (33, 64), (2, 2)])
