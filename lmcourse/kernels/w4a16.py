@@ -60,14 +60,17 @@ def w4a16_reference(x: Tensor, matrix: PackedMatrix, dtype: torch.dtype | None =
 
 @jit
 def load_rows_of_words(words_ptr, groups_ptr, rows, m_rows, NUM_GROUPS: tl.constexpr, GROUP_WORDS: tl.constexpr,
-                       TILE_G: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
-    """Words [ROWS, TILE_G, GROUP_WORDS] and group words [ROWS, TILE_G, 1] of rows, zero beyond the last group."""
-    group = tl.arange(0, TILE_G)
+                       TILE_G: tl.constexpr, MASKED: tl.constexpr, FIRST: tl.constexpr = 0):  # fmt: skip
+    """Words [ROWS, TILE_G, GROUP_WORDS] and group words [ROWS, TILE_G, 1] of rows, from group FIRST on.
+
+    Zero beyond the last group.
+    """
+    group = FIRST + tl.arange(0, TILE_G)
     at = group[:, None] * GROUP_WORDS + tl.arange(0, GROUP_WORDS)[None, :]
     row = rows.to(tl.int64)[:, None, None]
     words = words_ptr + row * (NUM_GROUPS * GROUP_WORDS) + at[None, :, :]
     groups = groups_ptr + row * NUM_GROUPS + group[None, :, None]
-    if MASKED or NUM_GROUPS != TILE_G:
+    if MASKED or NUM_GROUPS % TILE_G != 0:
         mask = m_rows[:, None, None] & (group < NUM_GROUPS)[None, :, None]
         b_words, b_groups = tl.load(words, mask=mask, other=0), tl.load(groups, mask=mask, other=0)
     else:
@@ -97,23 +100,6 @@ def _weigh_words(b_words, b_groups, x0, x1, x2, x3, ASM: tl.constexpr):
     b_zero, b_edge = split_group(b_groups, ASM)
     x0, x1, x2, x3 = x0[None, :, :], x1[None, :, :], x2[None, :, :], x3[None, :, :]
     return dot_words(b_words, x0, x1, x2, x3, b_zero, b_edge, ASM) * half_of(b_groups).to(tl.float32)
-
-
-@jit
-def _load_share(words_ptr, groups_ptr, rows, m_rows, first, NUM_GROUPS: tl.constexpr, GROUP_WORDS: tl.constexpr,
-                TILE_G: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
-    """load_rows_of_words of TILE_G groups from group `first` on."""
-    group = first + tl.arange(0, TILE_G)
-    at = group[:, None] * GROUP_WORDS + tl.arange(0, GROUP_WORDS)[None, :]
-    row = rows.to(tl.int64)[:, None, None]
-    words = words_ptr + row * (NUM_GROUPS * GROUP_WORDS) + at[None, :, :]
-    groups = groups_ptr + row * NUM_GROUPS + group[None, :, None]
-    if MASKED or NUM_GROUPS % TILE_G != 0:
-        mask = m_rows[:, None, None] & (group < NUM_GROUPS)[None, :, None]
-        b_words, b_groups = tl.load(words, mask=mask, other=0), tl.load(groups, mask=mask, other=0)
-    else:
-        b_words, b_groups = tl.load(words), tl.load(groups)
-    return b_words, b_groups
 
 
 @jit
@@ -186,8 +172,8 @@ def _w4a16_long_rows_kernel(
     # load: all words at once, as if there were no steps
     b_words, b_groups = (), ()
     for step in tl.static_range(steps):
-        words, groups = _load_share(
-            words_ptr, groups_ptr, rows, m_rows, step * TILE_G, NUM_GROUPS, GROUP_WORDS, TILE_G, NUM_ROWS % ROWS != 0
+        words, groups = load_rows_of_words(
+            words_ptr, groups_ptr, rows, m_rows, NUM_GROUPS, GROUP_WORDS, TILE_G, NUM_ROWS % ROWS != 0, step * TILE_G
         )
         b_words, b_groups = b_words + (words,), b_groups + (groups,)
     let_next_start(PDL)
