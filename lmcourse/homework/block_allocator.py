@@ -130,6 +130,10 @@ def _newest_first(num_blocks: int, tokens_per_block: int, actions: Sequence[Acti
     return _allocate(num_blocks, tokens_per_block, actions, take=lambda free: free[-1])
 
 
+def _as_they_came_back(num_blocks: int, tokens_per_block: int, actions: Sequence[Action]) -> Result:
+    return _allocate(num_blocks, tokens_per_block, actions, take=lambda free: free[0])
+
+
 def _sorts_tables(num_blocks: int, tokens_per_block: int, actions: Sequence[Action]) -> Result:
     tables, refused = _allocate(num_blocks, tokens_per_block, actions)
     return {request: sorted(table) for request, table in tables.items()}, refused
@@ -162,6 +166,7 @@ BLOCK_ALLOCATOR = Exercise(
         Mistake(_rounds_down, "a partly filled block is a block, too: round up"),
         Mistake(_always_one_more, "a request that fills its blocks exactly has one block too many"),
         Mistake(_newest_first, "a good allocator, but it takes another free block: take the smallest number"),
+        Mistake(_as_they_came_back, "blocks that came back stand last in line; take the smallest number, each time"),
         Mistake(_sorts_tables, "a table's order is the order of the tokens: new blocks go to its end, unsorted"),
     ),
 )

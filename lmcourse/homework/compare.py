@@ -1,7 +1,8 @@
 """Two values → None if they agree, otherwise the difference in words that a student can act on.
 
-Knows numbers, text, lists, dicts and tensors. Tensors must agree exactly where an exercise moves values; where it does
-arithmetic, the expected one is wrapped in Close.
+Knows numbers, text, lists, dicts and tensors; an array or a list of numbers may stand for a tensor, and the other way
+round. Tensors must agree exactly where an exercise moves values; where it does arithmetic, the expected one is wrapped
+in Close.
 
 Lesson: 9 (homework)
 """
@@ -17,7 +18,7 @@ from typing import Any
 __all__ = ["Close", "Judged", "describe", "difference"]
 
 _SHOWN_CHARACTERS = 300
-_ROUNDING = 1e-9  # of fractions computed in another order; whole numbers are compared exactly
+_ROUNDING = 1e-5  # of fractions computed in another order or in 32 bits; whole numbers are compared exactly
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,25 @@ def _is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def _is_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def _as_tensor(value: Any, like: Any) -> Any:
+    """An array, or a list of numbers or of tensors, as the tensor it stands for; anything else as it is."""
+    import torch
+
+    try:
+        if _is_array(value):
+            return torch.from_numpy(value.copy())
+        if isinstance(value, tuple | list) and value and all(_is_tensor(part) for part in value):
+            return torch.stack(tuple(value))
+        return torch.tensor(value, dtype=like.dtype) if isinstance(value, tuple | list) else value
+    except (TypeError, ValueError, RuntimeError):  # ragged, or not of numbers
+        return value
+
+
 def _number_difference(expected: float, got: Any) -> str | None:
     if isinstance(got, bool) or not _is_number(got):
         return f"the answer is {_kind(got)}; a number was expected"
@@ -108,7 +128,8 @@ def _text_difference(expected: str, got: Any) -> str | None:
 
 
 def _sequence_difference(expected: Sequence[Any], got: Any) -> str | None:
-    if _is_tensor(got) and got.ndim == 1:
+    holds_tensors = any(_is_tensor(part) or isinstance(part, Close) for part in expected)
+    if (_is_tensor(got) or _is_array(got)) and got.ndim and not holds_tensors:
         got = got.tolist()
     if not isinstance(got, tuple | list):
         return f"the answer is {_kind(got)}; a {type(expected).__name__} was expected"
@@ -140,7 +161,7 @@ def _describe_numbers(tensor: Any) -> str:
 
 def _distance(expected: Close, got: Any) -> str | None:
     """As _tensor_difference, but for rounding."""
-    wanted = expected.value
+    wanted, got = expected.value, _as_tensor(got, expected.value)
     if not _is_tensor(got) or got.shape != wanted.shape:
         return _tensor_difference(wanted, got)
     allowed = expected.tolerance * max(1.0, wanted.abs().nan_to_num().max().item())
@@ -152,6 +173,7 @@ def _distance(expected: Close, got: Any) -> str | None:
 
 
 def _tensor_difference(expected: Any, got: Any) -> str | None:
+    got = _as_tensor(got, expected)
     if not _is_tensor(got):
         return f"the answer is {_kind(got)}; a tensor was expected"
     if got.shape != expected.shape:

@@ -6,17 +6,21 @@ Lesson: 9 (homework)
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
+from lmcourse.config import TurbomindEngineConfig
 from lmcourse.homework.command_line import CommandLine
+from lmcourse.homework.compare import Judged, difference
 from lmcourse.homework.exercise import Case, Exercise, Mistake
 
 __all__ = ["CHAT_COMMAND", "ENGINE_SETTINGS", "SERVER_COMMAND"]
 
 _HARMLESS = {"--quant-policy": ("0",), "--tp": ("1",)}
 _HOSTS = {"--server-name": ("127.0.0.1", "0.0.0.0", "localhost")}
+_FORMAT, _SHARE, _PORT = "--model-format", "--cache-max-entry-count", "--server-port"
 _FOLDERS = ("~/internlm2-chat-1_8b-4bit", "./tiny-chat-4bit", "models/awq", "/data/internlm2-chat-7b-4bit")
 
 
@@ -30,11 +34,33 @@ def _serve(model: str, ratio: float, port: int) -> CommandLine:
     return CommandLine(("lmcourse", "serve", "api_server"), model, given, {**_HARMLESS, **_HOSTS})
 
 
-def _without(flag: str, make: Callable[..., CommandLine], *given: Any) -> str:
-    """The right command line less one flag."""
+def _changed(make: Callable[..., CommandLine], change: Mapping[str, str | None], *given: Any) -> CommandLine:
+    """The right command line with flags under other names; None: without them."""
     right = make(*given)
-    flags = {name: value for name, value in right.flags.items() if name != flag}
-    return str(CommandLine(right.command, right.model, flags))
+    named = {change.get(name, name): value for name, value in right.flags.items()}
+    return replace(right, flags={name: value for name, value in named.items() if name is not None})
+
+
+def _command(make: Callable[..., CommandLine], words: str, *given: Any) -> CommandLine:
+    """The right flags behind another command."""
+    return replace(make(*given), command=tuple(words.split()))
+
+
+@dataclass(frozen=True)
+class _Keywords(Judged):
+    """Keywords of a TurbomindEngineConfig; others may be there with the value that they have anyway."""
+
+    needed: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return repr(dict(self.needed))
+
+    def difference(self, got: Any) -> str | None:
+        if not isinstance(got, Mapping):
+            return difference(dict(self.needed), got)
+        usual = {field.name: field.default for field in fields(TurbomindEngineConfig)}
+        said = {name: value for name, value in got.items() if name in self.needed or usual.get(name, ...) != value}
+        return difference(dict(self.needed), said)
 
 
 def _inputs(rng: random.Random) -> Iterator[tuple[str, float, int]]:
@@ -60,7 +86,7 @@ def _settings(ratio: float) -> dict[str, Any]:
 
 def _settings_cases(rng: random.Random) -> Iterator[Case]:
     for _, ratio, _ in _inputs(rng):
-        yield Case(f"ratio={ratio}", partial(_given, ratio), _settings(ratio))
+        yield Case(f"ratio={ratio}", partial(_given, ratio), _Keywords(_settings(ratio)))
 
 
 def _given(*arguments: Any) -> tuple[Any, ...]:
@@ -89,14 +115,20 @@ CHAT_COMMAND = Exercise(
         Mistake(
             lambda model, ratio: _chat("~/internlm2-chat-1_8b-4bit", ratio), "the model is given: use the argument"
         ),
-        Mistake(partial(_without, "--model-format", _chat), "nothing says that the weights are 4-bit: --model-format"),
         Mistake(
-            partial(_without, "--cache-max-entry-count", _chat), "the cache's share is missing, so it would be 0.8"
+            partial(_changed, _chat, {_FORMAT: None}),
+            "say that the weights are 4-bit, --model-format: this engine sees it by itself, not every engine does",
+        ),
+        Mistake(partial(_changed, _chat, {_SHARE: None}), "the cache's share is missing, so it would be 0.8"),
+        Mistake(
+            partial(_changed, _chat, {_FORMAT: "--model_format", _SHARE: "--cache_max_entry_count"}),
+            "flags are written with dashes; underscores belong to the keywords of Python",
         ),
         Mistake(
-            lambda model, ratio: str(_chat(model, ratio)).replace("chat", "serve api_server", 1),
+            partial(_command, _chat, "lmcourse serve api_server"),
             "that starts a server; the task is a chat in the terminal",
         ),
+        Mistake(partial(_command, _chat, "lmdeploy chat"), "here the package is called lmcourse"),
     ),
 )
 
@@ -116,11 +148,12 @@ SERVER_COMMAND = Exercise(
     mistakes=(
         Mistake(lambda model, ratio, port: _serve(model, ratio, 23333), "the port is given: use the argument"),
         Mistake(lambda model, ratio, port: _serve(model, 0.4, port), "the ratio is given: use the argument"),
-        Mistake(partial(_without, "--server-port", _serve), "without --server-port it listens on 23333"),
-        Mistake(partial(_without, "--model-format", _serve), "nothing says that the weights are 4-bit"),
-        Mistake(partial(_without, "--cache-max-entry-count", _serve), "the cache's share is missing"),
+        Mistake(partial(_changed, _serve, {_PORT: None}), "without --server-port it listens on 23333"),
+        Mistake(partial(_changed, _serve, {_PORT: "--port"}), "the flag is --server-port"),
+        Mistake(partial(_changed, _serve, {_FORMAT: None}), "say that the weights are 4-bit: --model-format"),
+        Mistake(partial(_changed, _serve, {_SHARE: None}), "the cache's share is missing"),
         Mistake(
-            lambda model, ratio, port: str(_serve(model, ratio, port)).replace("api_server", "gradio"),
+            partial(_command, _serve, "lmcourse serve gradio"),
             "gradio is the page; the server behind both clients is api_server",
         ),
     ),
@@ -150,6 +183,14 @@ ENGINE_SETTINGS = Exercise(
         Mistake(
             lambda ratio: {"--model-format": "awq", "--cache-max-entry-count": ratio},
             "those are flags; keywords have neither dashes in front nor within",
+        ),
+        Mistake(
+            lambda ratio: {"model-format": "awq", "cache-max-entry-count": ratio},
+            "those are a flag's words; a keyword has underscores where the flag has dashes",
+        ),
+        Mistake(
+            lambda ratio: {"quant_policy": 4, "cache_max_entry_count": ratio},
+            "quant_policy is about the cache (lesson 3); the weights' format is model_format",
         ),
         Mistake(lambda ratio: {**_settings(ratio), "tp": 2}, "tp was not asked for; this machine may have one device"),
         Mistake(lambda ratio: {**_settings(ratio), "quant_policy": 8}, "W4A16 leaves the cache as it is"),

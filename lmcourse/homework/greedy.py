@@ -94,6 +94,12 @@ def _last_only(next_logits: NextLogits, prompt_ids: list[int], stop_ids: set[int
     return _greedy(lambda ids: next_logits(ids[-1:]), prompt_ids, stop_ids, max_new_tokens)
 
 
+def _never_appends(
+    next_logits: NextLogits, prompt_ids: list[int], stop_ids: set[int], max_new_tokens: int
+) -> list[int]:
+    return _greedy(lambda ids: next_logits(prompt_ids), prompt_ids, stop_ids, max_new_tokens)
+
+
 def _no_stop(next_logits: NextLogits, prompt_ids: list[int], stop_ids: set[int], max_new_tokens: int) -> list[int]:
     return _greedy(next_logits, prompt_ids, set(), max_new_tokens)
 
@@ -125,6 +131,7 @@ GREEDY = Exercise(
         Mistake(_keeps_stop, "the stop token is part of the answer; it should end it without being in it"),
         Mistake(_with_prompt, "the prompt is part of the answer; only the new tokens were asked for"),
         Mistake(_last_only, "the model was asked with the last token alone; it needs the prompt and all new tokens"),
+        Mistake(_never_appends, "the model was asked with the same tokens each time; append what was chosen, then ask"),
         Mistake(_one_too_many, "there is one token more than max_new_tokens allows"),
     ),
 )

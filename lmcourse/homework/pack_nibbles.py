@@ -50,6 +50,10 @@ def _shifted_three(values: list[int]) -> list[int]:
     return [sum(eight[place] << (3 * n) for n, place in enumerate(_ORDER)) for eight in eights]
 
 
+def _signed(values: list[int]) -> list[int]:
+    return [word - 2**32 if word >= 2**31 else word for word in pack_as_text(values)]
+
+
 PACK_NIBBLES = Exercise(
     id="4.2",
     title="Pack the bits",
@@ -73,6 +77,7 @@ PACK_NIBBLES = Exercise(
             _packed_by(lambda eight: [eight[_ORDER.index(place)] for place in range(8)]),
             "that is the order for unpacking: nibble n holds value order[n], not the other way round",
         ),
+        Mistake(_signed, "these are the words as signed int32; the answer counts from 0 to 2³² - 1"),
         Mistake(_shifted_three, "a number from 0 to 15 takes four bits; these overlap"),
     ),
 )

@@ -62,19 +62,19 @@ def _case(seed: int, rows: int, columns: int, group_size: int) -> Case:
     return Case(shown, lambda: (x.clone(), words.clone(), scales.clone(), zeros.clone(), group_size), expected)
 
 
-def _unpacked(words: torch.Tensor, shifts: tuple[int, ...]) -> torch.Tensor:
+def _unpacked(words: torch.Tensor, shifts: tuple[int, ...], mask: int) -> torch.Tensor:
     import torch
 
-    return torch.stack([words >> shift & 15 for shift in shifts], dim=-1).flatten(1).float()
+    return torch.stack([words >> shift & mask for shift in shifts], dim=-1).flatten(1).float()
 
 
-def _with(shifts: tuple[int, ...], *, zero_first: bool, use_zero: bool = True) -> Callable[..., Any]:
+def _with(shifts: tuple[int, ...], *, zero_first: bool, use_zero: bool = True, mask: int = 15) -> Callable[..., Any]:
     def answer(
         x: torch.Tensor, words: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, group_size: int
     ) -> Close:
         scale = scales.repeat_interleave(group_size, 1)
         zero = zeros.repeat_interleave(group_size, 1) * use_zero
-        q = _unpacked(words, shifts)
+        q = _unpacked(words, shifts, mask)
         weight = (q - zero) * scale if zero_first else q * scale - zero
         return Close(weight @ x, _TOLERANCE)
 
@@ -105,6 +105,9 @@ PACKED_PRODUCT = Exercise(
             "that is the order of checkpoints; the kernel's words have shifts 0, 16, 4, 20, 8, 24, 12, 28",
         ),
         Mistake(_with(_SHIFTS, zero_first=False), "the zero is a level: subtract it before the scale"),
+        Mistake(
+            _with(_SHIFTS, zero_first=True, mask=-1), "the word's other numbers are still above these four bits: & 15"
+        ),
         Mistake(_with(_SHIFTS, zero_first=True, use_zero=False), "the zeros were left out"),
     ),
 )

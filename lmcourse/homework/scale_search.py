@@ -72,6 +72,10 @@ def _of_weights(weight: torch.Tensor, x: torch.Tensor, round_weight: Round, rati
     return min(ratios, key=error)
 
 
+def _place(weight: torch.Tensor, x: torch.Tensor, round_weight: Round, ratios: tuple[float, ...]) -> int:
+    return list(ratios).index(best_ratio(weight, x, round_weight, ratios))
+
+
 SCALE_SEARCH = Exercise(
     id="4.1",
     title="Search the scales",
@@ -88,5 +92,6 @@ SCALE_SEARCH = Exercise(
     make_cases=_make_cases,
     mistakes=(
         Mistake(_of_weights, "the error of the weights was measured; loud inputs make some of them matter more"),
+        Mistake(_place, "that is the place of the best ratio in the list; return the ratio"),
     ),
 )

@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 
 from lmcourse.homework.exercise import Case, Exercise, Mistake
 
@@ -68,6 +69,18 @@ def _mean(values: Sequence[float], share: int) -> float:
     return sum(values) / len(values)
 
 
+def _between_ranks(values: Sequence[float], share: int) -> float:
+    """A percentile that may lie between two values, as numpy's default has it."""
+    ordered, place = sorted(values), share / 100 * (len(values) - 1)
+    low = math.floor(place)
+    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+
+
+def _every_gap(requests: Sequence[Request], share: int) -> tuple[float, float]:
+    gaps = [after - before for _, arrivals in requests for before, after in pairwise(arrivals)]
+    return _answer(requests, share)[0], _nearest_rank(gaps, share)
+
+
 SERVING_TIMES = Exercise(
     id="5.3",
     title="What the slowest feel",
@@ -84,6 +97,11 @@ SERVING_TIMES = Exercise(
     ),
     make_cases=_make_cases,
     mistakes=(
+        Mistake(
+            partial(_answer, pick=_between_ranks),
+            "this lies between two requests (numpy's default); nearest rank is a time that a request really had",
+        ),
+        Mistake(_every_gap, "all gaps are in one list; TPOT is one number for each request: its mean gap"),
         Mistake(partial(_answer, pick=_mean), "these are means; a percentile was asked for"),
         Mistake(
             partial(_answer, tpot=lambda sent, arrivals: (arrivals[-1] - arrivals[0]) / len(arrivals)),

@@ -57,6 +57,11 @@ def _nearest_shape(width: int, height: int, grid: _Grid) -> tuple[Fraction | int
     return (-abs(Fraction(grid[0], grid[1]) - Fraction(width, height)),)
 
 
+def _covered(width: int, height: int, grid: _Grid) -> tuple[Fraction | int, ...]:
+    scale = max(Fraction(grid[0], width), Fraction(grid[1], height))
+    return (min(int(width * scale) * int(height * scale), width * height), -grid[0] * grid[1])
+
+
 def _turned(width: int, height: int, grids: list[_Grid]) -> _Grid:
     return best_grid(height, width, grids)
 
@@ -69,6 +74,7 @@ _MISTAKES = (
     Mistake(_by(_enlarged), "a picture that is made larger gains no detail: count at most width × height pixels"),
     Mistake(_by(_least_black), "that is the grid with the least black; what remains of the picture comes first"),
     Mistake(_by(_nearest_shape), "the nearest shape is not enough: a long thin grid may throw most pixels away"),
+    Mistake(_by(_covered), "scaled like that the picture hangs over the grid; it must fit: the smaller of two ratios"),
     Mistake(_turned, "width and height are exchanged"),
     Mistake(_by(_first_of_equals), "of grids that keep equally much, take the smallest: every tile costs tokens"),
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,7 +41,12 @@ ROWS = torch.arange(12.0).reshape(4, 3)
         (ROWS, ROWS.clone(), None),
         (ROWS, ROWS.T, r"shape \[3, 4\] instead of \[4, 3\]"),
         (ROWS, ROWS.double(), "dtype torch.float64"),
-        (ROWS, ROWS.tolist(), "a tensor was expected"),
+        (ROWS, "rows", "a tensor was expected"), (ROWS, ROWS.tolist(), None), (ROWS, ROWS.numpy(), None),
+        (ROWS, list(ROWS), None), (ROWS, [[1.0], [2.0, 3.0]], "a tensor was expected"),
+        (ROWS, ROWS.double().numpy(), "float64 instead of torch.float32"),
+        ([1, 2], np.array([1, 2]), None), ([1, 2], np.array([1.0, 3.0]), "item 1 differs"),
+        ([(1, 0.5), (0, 0.25)], np.array([[1.0, 0.5], [0.0, 0.25]]), None),
+        (0.6439142598879724, 0.6439142, None), (0.6439142598879724, 0.64393, "off by"),
         (ROWS, ROWS + torch.tensor([[0.0], [0.0], [1.0], [0.0]]), "1 of 4 rows hold other values, the first .* row 2"),
         ((ROWS, ROWS), (ROWS, ROWS * 2), "item 1 differs"),
         ((ROWS, ROWS), ROWS, "a tuple was expected"),
