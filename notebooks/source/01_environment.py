@@ -286,8 +286,9 @@ print("tokens in the last prompt:", session.response.input_token_len)
 #
 # ## 9 · The same thing in a terminal
 #
-# `lmcourse chat` is the chat you will use most. Press Enter **twice** to send, type `exit` to leave. Open a terminal and
-# try it; the cell below does the typing for you.
+# `lmcourse chat` is the chat you will use most. Press Enter **twice** to send, type `exit` to leave; `lmcourse chat -h`
+# lists its options, and so does `-h` behind every command. Open a terminal and try it; the cell below does the typing for
+# you.
 
 # %% tags=["measured"]
 import subprocess

@@ -272,7 +272,8 @@ assert one["engine"].num_tokens == one["transformers"].num_tokens
 print("both produced", one["engine"].num_tokens, "tokens")
 
 # %% [markdown] lang="en"
-# For one request on a processor, the two do the same arithmetic, and what differs is overhead per token.
+# For one request on a processor, the two do the same arithmetic, and what differs is overhead per token. (On a GPU the
+# engine records a step once and replays it with one order; there the difference is large.)
 #
 # Now the situation an engine is built for: **thirty-two requests**. transformers' `generate` takes them one by one; the
 # engine runs them together. **Predict** the ratio before you run.
@@ -290,8 +291,8 @@ print("equal work:", many["engine"].num_tokens, "tokens each")
 
 # %% [markdown] lang="en"
 # Why? To produce *one* token, the processor reads every weight once. To produce one token for *each of 32 requests*, it
-# still reads every weight once. Reading, and the fixed work of a step, are shared; the arithmetic is not, and so the
-# factor stays below 32. That is **batching**, and doing it while requests come and go is **continuous batching**
+# still reads every weight once. Reading, and the fixed work of a step, are shared; the arithmetic is not, and so sharing
+# alone gives less than a factor of 32. That is **batching**, and doing it while requests come and go is **continuous batching**
 # (lessons 3 and 5).
 
 # %% tags=["measured"]

@@ -35,7 +35,7 @@
 # ```
 #
 # `model-format`, `quant-policy` and `tp` go to the engine, as in lessons 2 to 4. `server-name` and `server-port` say where
-# to listen. Here we start the same server from a cell, on whichever port is free.
+# to listen; `-h` in their place lists all options. Here we start the same server from a cell, on whichever port is free.
 
 # %%
 from lmcourse.serve.background import serve_in_background
@@ -73,9 +73,9 @@ import json
 import subprocess
 
 body = {"model": "tiny-chat", "temperature": 0, "messages": [{"role": "user", "content": "What is 48 + 37?"}]}
-data = json.dumps(body)
-command = f"curl -s {server.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{data}'"
-answer = json.loads(subprocess.run(command, shell=True, capture_output=True, text=True).stdout)
+command = ["curl", "-sS", f"{server.url}/v1/chat/completions"]
+command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 choice = answer["choices"][0]
 print(choice["message"], choice["finish_reason"], answer["usage"], sep="\n")
 
@@ -86,7 +86,7 @@ print(choice["message"], choice["finish_reason"], answer["usage"], sep="\n")
 # ## 4 · Streaming
 #
 # With `"stream": true` the text comes as it is made, as **server-sent events**: lines of text over a connection that
-# stays open. Here are they, raw, without the fields that repeat.
+# stays open. Here they are, raw, without the fields that repeat.
 
 # %% tags=["measured"]
 from urllib.request import Request, urlopen
@@ -310,15 +310,13 @@ with socket.create_server(("127.0.0.1", 0)) as wire:
 print("\n".join(line for line in heard[0].splitlines() if line.startswith(("GET", "Authorization", "authorization"))))
 
 # %% [markdown] lang="en"
-# Plain HTTP shows everything: the key, and with it every prompt. So a port that leaves the machine needs **encryption**:
-# `--ssl` with a certificate, an ssh tunnel, or a proxy that speaks https. And a key limits nobody's appetite: that is what
-# the queue's limit (`--max-queue`, answered with 429) is for.
-
-# %% [markdown] lang="en"
+# Plain HTTP shows everything: the key, and every prompt. So a port that leaves the machine needs **encryption**:
+# `--ssl` with a certificate, an ssh tunnel, or a proxy that speaks https. (And `--max-queue` limits the crowd: 429.)
+#
 # ## 10 · The engine inside your own program
 #
-# Often no server is needed. `pipeline.py` of the classroom, with our import. (Where your class has a GPU server and this
-# machine no GPU, `LMCOURSE_SERVER` sends exactly this cell there, and no other.)
+# Often no server is needed. Saved as `~/pipeline.py`, the classroom's script below runs with `python ~/pipeline.py`. (With
+# `LMCOURSE_SERVER` set and no GPU, exactly this cell is answered by your class's server.)
 
 # %%
 with pipeline("tiny-chat") as pipe:
@@ -406,6 +404,10 @@ print(f"one by one {alone:.2f} s, together {together:.2f} s: {alone / together:.
 # %% tags=["check"]
 print("the same answers:", alone_texts == together_texts)
 
+# %% [markdown] lang="en"
+# Not eight times: the weights and the fixed work of a step are shared, each request's own arithmetic is not. A processor
+# feels that arithmetic from the first few requests on, a GPU only after dozens: there the ratio is nearer to eight.
+
 # %% [markdown] lang="en" exercise="5.2"
 # ### Exercise 5.2 · Steps, static and continuous
 #
@@ -442,8 +444,9 @@ homework.check("5.2", count_steps)
 # ### Exercise 5.3 · What the slowest feel
 #
 # Write `waiting_times(requests, share)`. Each request is `(sent, arrivals)`: when it was sent and when each of its tokens
-# arrived, in milliseconds. Return `(TTFT, TPOT)` at the percentile `share`, by nearest rank: of n sorted values the one with
-# number ⌈share / 100 · n⌉, counted from one. A request of a single token has no TPOT.
+# arrived, in milliseconds. A request's TPOT is the mean gap between its tokens; a single token has none. Return
+# `(TTFT, TPOT)` at the percentile `share`, by nearest rank: of n sorted values the one with number ⌈share / 100 · n⌉,
+# counted from one.
 
 # %% exercise="5.3"
 import math
@@ -464,7 +467,7 @@ homework.check("5.3", waiting_times)
 # %% [markdown] lang="en"
 # `lmcourse bench serve` measures a running server. With `--request-rate` requests come at random moments, as from
 # strangers: if the server is too slow, the queue grows, and the TTFT shows it. **Goodput** counts only the requests that
-# kept a promise, here 2 s to the first token and 200 ms for each other.
+# kept a promise, here 2 s to the first token and 200 ms for each other. (ITL is every single gap between two tokens.)
 
 # %% tags=["measured"]
 # !lmcourse bench serve {server.url} --num-requests 16 --request-rate 4 --output-tokens 16 32 --goodput 2000 200
@@ -477,8 +480,8 @@ print(len(result.answered), "requests answered, each time to the first token wit
       all(request.ttft <= request.latency for request in result.answered))  # fmt: skip
 
 # %% [markdown] lang="en"
-# Try `--request-rate 40`: requests per second hardly rise, TTFT explodes, goodput *falls*. A server has a rate up to which
-# it is good, and finding it is what such a measurement is for.
+# Raise `--request-rate` until your machine cannot follow (40 is plenty for a laptop): requests per second hardly rise, TTFT
+# explodes, goodput *falls*. A server has a rate up to which it is good, and finding it is what such a measurement is for.
 #
 # At the end, give back what you took.
 
@@ -491,7 +494,19 @@ print(page, server, sep="\n")
 # %% [markdown] lang="en"
 # ## What you have now
 #
-# * A server for `curl`, the `openai` package, a terminal and a web page, started and stopped from a cell or a shell.
-# * You can read its protocol on the wire, and know who remembers a conversation.
+# * A server for `curl`, the `openai` package, a terminal and a web page, from a cell or a shell.
+# * You can read its protocol, and know who remembers a conversation.
 # * You know what 127.0.0.1, 0.0.0.0, a key and `ssh -L` do, and do not.
-# * You have seen continuous batching in the engine's diary, and can say what TTFT, TPOT and goodput mean.
+# * You have seen continuous batching, and can say what TTFT, TPOT and goodput mean.
+#
+# **Next:** lesson 6 shows the model a picture.
+#
+# ### If something went wrong
+#
+# | you see | why | do |
+# |---|---|---|
+# | `Connection refused`, `no server answers there` | the server was closed, as the last cell does | run section 2 again, then your cell |
+# | `port 23333 is in use` (in a terminal) | another server, perhaps your own of before | end it, or choose another `--server-port` |
+# | the link opens an empty or a missing page | JupyterLab was started without its proxy | `make lab`, or carry the port with `ssh -L` |
+# | 401 | the server has keys | ask your instructor for one: `Client(url, key)`, `--api-key` |
+# | 429 | the queue is full | wait a moment and ask again |

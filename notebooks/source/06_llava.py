@@ -267,6 +267,10 @@ for size in ((336, 336), (672, 672), (1344, 672), (3000, 20)):
     print(f"{size[0]:>5} × {size[1]:<4} {len(cut(Image.new('RGB', size), llava_16).order):>5} tokens")
 
 # %% [markdown] lang="en"
+# 672 × 672 fills a grid of 2 × 2 tiles. The picture twice as wide fits 1 × 2, since there is no 2 × 4, and of the strip no
+# row of patches is left beside the small view of the whole.
+
+# %% [markdown] lang="en"
 # Nearly 3,000 tokens for one picture: that is why the classroom's script says `session_len=8192`. Vicuna was trained on 4,096.
 #
 # ## 7 · Where does a word look?
@@ -328,6 +332,7 @@ print(pipe(("describe this image", covered)).text)
 
 # %%
 results = json.loads((Path(model_path("tiny-llava")) / "evaluation.json").read_text())
+print("recorded:", results["machine"]["cpu"], results["date"])
 for name, key in (("float32", "tasks"), ("8-bit KV cache", "kv8"), ("4-bit weights", "w4a16")):
     row = results[key]
     print(f"{name:>15}: attributes {row['describe']['accuracy']:.1%}, questions {row['questions']['accuracy']:.1%}")
@@ -344,8 +349,8 @@ print(pipe(("What is the capital of France?", image)).text)
 # %% [markdown] lang="en"
 # ## 9 · A page for pictures
 #
-# The classroom's last script shows the model on a page with gradio. Below it is whole; with today's gradio only one line differs:
-# answers are *messages*. In a terminal the same page is `lmcourse serve gradio tiny-llava --vl`.
+# The classroom's last script shows the model on a page with gradio. Below it is whole; with today's gradio only the form of
+# an answer differs: it is a list of *messages*. In a terminal the same page is `lmcourse serve gradio tiny-llava --vl`.
 
 # %%
 import gradio as gr
@@ -388,6 +393,17 @@ pipe.close()
 # ## What you have now
 #
 # * You cut a picture into patches by hand, and saw each become one row, then one token.
-# * You know where those tokens stand in the prompt, what they cost, and what happens when they do not fit.
+# * You know where those tokens stand, what they cost, and what happens when they do not fit.
 # * You can say why LLaVA-1.6 cuts tiles, and chose their grid.
 # * You have seen where a word looks, and why held-out pictures tell more than a nice example.
+#
+# **Next:** lesson 7 measures so that others believe it.
+#
+# ### If something went wrong
+#
+# | you see | why | do |
+# |---|---|---|
+# | `the prompt is too long for the session` | pictures are many tokens | raise `session_len`, or show fewer |
+# | `the engine is closed` | the last cell closed it | run the cell of section 1 again, then yours |
+# | `I see nothing in this picture that I know.` | tiny-llava was trained on drawings of shapes | draw one, or name a real LLaVA in `LMCOURSE_LLAVA` |
+# | `MemoryBudgetError` with the real one | 7 billion weights in 16 bits take 14 GB | end what else uses the card, lower `cache_max_entry_count` |

@@ -350,6 +350,10 @@ for plain, packed, kv, name in sorted(rows):
     print(f"{name:<22}{plain:>6.1f} GiB{packed:>6.1f} GiB{kv:>12.0f} MiB")
 
 # %% [markdown] lang="en"
+# A card of 24 GB has 22.4 GiB. In 16 bits the 7B models fit, and 13B misses by a little. In 4 bits Code Llama's 34B fits with
+# room for a cache; Mixtral does not.
+
+# %% [markdown] lang="en"
 # Look at the last column: Llama2-7B keeps 500 MiB for a thousand tokens, ChatGLM2 and Falcon with their one or two
 # key/value heads a small part of that. Grouped heads are the quietest line in a spec and the loudest on a server.
 #
