@@ -8,6 +8,7 @@ Lesson: 2 (conversion, tensor by tensor)
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -64,5 +65,5 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         for row in rows:
             print(row)
-    print(f"{len(rows)} tensors of {source} are in {destination}; next: lmcourse chat {destination}")
+    print(f"{len(rows)} tensors of {source} are in {destination}; next: lmcourse chat {shlex.quote(str(destination))}")
     return 0

@@ -8,6 +8,7 @@ Lesson: 4 (quantise tiny-chat)
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def run_auto_awq(args: argparse.Namespace) -> int:
         print(f"{result.resumed_layers} layers were done already by an earlier run")
     sizes = f"{result.source_bytes / 2**20:.1f} MiB of weights became {result.stored_bytes / 2**20:.1f} MiB"
     print(f"{sizes} in {result.seconds:.0f} s ({job.method.what})")
-    print(f"next: lmcourse chat {result.folder}")
+    print(f"next: lmcourse chat {shlex.quote(str(result.folder))}")
     return 0
 
 

@@ -96,7 +96,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_access_flags(group: Any) -> None:
-    group.add_argument("--api-keys", nargs="*", default=[], metavar="KEY",
+    group.add_argument("--api-keys", nargs="+", default=[], metavar="KEY",
                        help="requests must have one of these: Authorization: Bearer KEY (default: none)")  # fmt: skip
     group.add_argument("--class-roster", metavar="FILE", type=Path,
                        help="students, their keys and quotas as JSON (default: no class)")  # fmt: skip

@@ -92,7 +92,8 @@ def draw_samples(text: CalibrationText, tokenizer: Tokenizer, *, samples: int, s
             expected=f"{samples} samples of {seqlen} tokens: {samples * seqlen:,} tokens",
             got=f"{len(ids):,} tokens",
             where=text.instead or text.asked,
-            next_step=f"use --calib-samples {max(windows, 1)}, a smaller --calib-seqlen, or a longer text",
+            next_step=(f"use --calib-samples {windows}, " if windows else "use ")
+            + "a smaller --calib-seqlen, or a longer text",
         )
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(windows, generator=generator)[:samples].sort().values

@@ -125,7 +125,7 @@ def _check_places(source: Path, destination: Path, *, overwrite: bool) -> None:
             expected="a path where nothing is, or an empty folder",
             got="an earlier conversion" if earlier else "other files",
             where=destination,
-            next_step="ask for it to be overwritten" if earlier else "choose another destination",
+            next_step="replace it by overwrite=True (--overwrite)" if earlier else "choose another destination",
         )
 
 

@@ -8,11 +8,11 @@ from lmcourse.__main__ import main
 
 
 def test_convert_writes_a_folder_that_chat_can_use(tmp_path, capsys):
-    out = tmp_path / "out"
+    out = tmp_path / "my 模型"
     assert main(["convert", "tiny-chat", "--dst-path", str(out)]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert "attention.wqkv.weight" in "".join(shown)
-    assert str(out) in shown[-1]
+    assert shown[-1].endswith(f"next: lmcourse chat '{out}'")  # as a shell takes it
 
     from lmcourse import pipeline
 

@@ -130,6 +130,13 @@ def test_wrong_flags_are_one_clear_error(flags, message, capsys, monkeypatch):
     assert "Traceback" not in shown
 
 
+def test_no_key_behind_the_flag_is_an_error_and_not_an_open_server(capsys):
+    """As a shell leaves it where the variable in `--api-keys $KEY` is not set."""
+    with pytest.raises(SystemExit):
+        main(["serve", "api_server", "tiny-chat", "--server-port", "0", "--api-keys"])
+    assert "--api-keys: expected at least one argument" in capsys.readouterr().err
+
+
 def test_help_tells_defaults_and_examples(capsys):
     import argparse
 
