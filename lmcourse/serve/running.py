@@ -112,6 +112,8 @@ class Server(uvicorn.Server):
         if self.force_exit:
             await self.service.engine.aclose()
         await finishing
+        if self.force_exit:  # uvicorn leaves the application waiting for its end, and logs that as a failure
+            await self.lifespan.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal begins the end; a second one does not wait for answers."""

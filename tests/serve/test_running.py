@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import ssl
 import subprocess
 
@@ -52,6 +53,15 @@ def test_two_servers_share_one_pipeline(pipe) -> None:
             for server in (first, second)
         }
     assert texts == {pipe("What is 17 + 25?").text}
+
+
+def test_second_ctrl_c_ends_without_a_traceback(pipe, capfd) -> None:
+    with running(make_app(pipe)) as server:
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        for _ in range(2):
+            server.handle_exit(signal.SIGINT, None)
+    assert server.force_exit
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
