@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from lmcourse.engine import TokenMask
 from lmcourse.errors import ConfigError, LmcourseError
+from lmcourse.serve.json_form import bounded
 from lmcourse.text.tokenizer import Tokenizer
 
 __all__ = ["Grammars", "json_rule"]
@@ -32,7 +33,7 @@ _LAYOUT = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible":
 
 def json_rule(schema: Mapping[str, Any]) -> str:
     """A schema as a part of a grammar's rule."""
-    return f"%json {json.dumps({**schema, 'x-guidance': _LAYOUT})}"
+    return f"%json {json.dumps({**bounded(schema), 'x-guidance': _LAYOUT})}"
 
 
 class Grammars:
@@ -54,7 +55,7 @@ class Grammars:
         matcher = await asyncio.to_thread(self._compile, grammar)
         begun = await asyncio.to_thread(_begin, matcher)
         if begun.is_error():
-            told = begun.get_error().splitlines()[0]
+            told = _shorten(begun.get_error())
             raise ConfigError("this schema cannot be followed", got=told, where=where, next_step="simplify the schema")
         return lambda: _GrammarMask(matcher.deep_copy(), self._vocab)
 
@@ -68,6 +69,13 @@ def _begin(matcher: LLMatcher) -> LLMatcher:
     if not begun.is_error():
         begun.compute_bitmask()
     return begun
+
+
+def _shorten(error: str) -> str:
+    """The first line, and behind it the reason, which for patterns stands below a drawing of the place."""
+    first, *others = error.splitlines()
+    reasons = [line.removeprefix("error: ") for line in others if line.startswith("error: ")]
+    return " ".join([first, *reasons[:1]])
 
 
 class _Vocabulary:

@@ -19,6 +19,7 @@ from typing import Any
 
 from lmcourse.errors import ConfigError, PromptError
 from lmcourse.serve.grammar import json_rule
+from lmcourse.serve.json_form import closed
 from lmcourse.serve.schema import ChatMessage, ChatRequest, NamedTool, Tool
 from lmcourse.text.chat_template import ChatTemplate
 from lmcourse.text.template import Message
@@ -88,8 +89,7 @@ def write_grammar(body: ChatRequest, form: ToolFormat | None) -> str | None:
         return None if answer is None else f"start: {answer}\n"
     marks = " ".join(form.call_marks)
     calls = [
-        f"call_{i}: {json.dumps(form.open_call(tool.function.name))} "
-        f'{json_rule(tool.function.parameters or _NO_PARAMETERS)} "}}"'
+        f'call_{i}: {json.dumps(form.open_call(tool.function.name))} {json_rule(closed(tool.function.parameters))} "}}"'
         for i, tool in enumerate(tools)
     ]
     call = f"{marks} {json.dumps(form.call_lead)} ({' | '.join(f'call_{i}' for i in range(len(calls)))})"

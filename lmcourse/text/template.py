@@ -166,7 +166,7 @@ def check_messages(messages: object) -> list[Message]:
     if not messages:
         raise PromptError("the conversation is empty", expected="at least one message", got="[]")
     checked = [_check_message(i, message) for i, message in enumerate(messages)]
-    if not checked[-1]["content"]:
+    if not checked[-1]["content"] and checked[-1]["role"] in ("system", "user", "assistant"):  # a tool may say nothing
         raise PromptError("the prompt is empty", expected="a text of at least one character", got="''")
     return checked
 

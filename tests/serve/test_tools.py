@@ -94,6 +94,23 @@ def test_choice_forces_a_call(client, choice) -> None:
     validate(json.loads(call.function.arguments), tool["function"]["parameters"])
 
 
+NO_PARAMETERS = [{}, {"parameters": {}}, {"parameters": {"type": "object", "properties": {}}}]
+
+
+@pytest.mark.parametrize("parameters", NO_PARAMETERS, ids=range(3))
+def test_a_tool_without_parameters_is_called_without_arguments(client, parameters) -> None:
+    tool = {"type": "function", "function": {"name": "now", **parameters}}
+    answer = ask(client, "What is the weather in Paris?", tools=[tool], tool_choice="required").choices[0]
+    assert answer.message.tool_calls[0].function.arguments == "{}"
+
+
+def test_a_tool_may_have_nothing_to_say(client) -> None:
+    messages = [{"role": "user", "content": "What is the weather in Paris?"}]
+    said = ask(client, messages, tools=[WEATHER], tool_choice="required").choices[0].message
+    messages += [said, {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": ""}]
+    assert ask(client, messages, tools=[WEATHER], max_tokens=20).choices[0].finish_reason in ("stop", "length")
+
+
 def test_choice_none_never_calls(client) -> None:
     answer = ask(client, "What is the weather in Paris?", tools=[WEATHER], tool_choice="none").choices[0]
     assert answer.message.tool_calls is None
@@ -131,6 +148,16 @@ def test_json_schema_is_followed(client, temperature) -> None:
     assert content == answer.message.content
 
 
+def test_integers_end(client) -> None:
+    """Without bounds tiny-chat goes on with a digit until the answer is cut."""
+    person = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer"}}}
+    schema = {**person, "required": ["name", "age"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+    answer = ask(client, "hi", response_format=form, max_tokens=60).choices[0]
+    assert answer.finish_reason == "stop"
+    assert abs(json.loads(answer.message.content)["age"]) < 2**53
+
+
 def test_json_object_is_an_object(client) -> None:
     answer = ask(client, "hi", response_format={"type": "json_object"}, max_tokens=300).choices[0]
     assert answer.message.content.startswith("{")
@@ -163,6 +190,15 @@ def test_refs_in_a_tools_schema_are_its_own(client) -> None:
         ({"tools": [WEATHER, WEATHER]}, "same name"),
         ({"tool_choice": "required"}, "needs tools"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "nope"}}}, "not among"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": {"type": "string", "pattern": "(?=a)"}},
+                }
+            },
+            "look-around",
+        ),
         ({"tools": [{"type": "function", "function": {"name": "a", "parameters": {"$ref": "http://a/b"}}}]}, "schema"),
     ],
 )
