@@ -1,6 +1,6 @@
 """make_app: the server as an ASGI application, put together from its parts.
 
-    request ─→ CORS ─→ Guard (key, content type, size) ─→ route ─→ Service ─→ AsyncEngine
+    request ─→ CORS ─→ PlainPath ─→ Guard (key, content type, size) ─→ route ─→ Service ─→ AsyncEngine
                                           errors ←────────── in one form
 
 Contract: the application serves a pipeline that somebody else made and closes; when it shuts down, what runs is
@@ -30,6 +30,7 @@ from lmcourse.serve.guards import Guard
 from lmcourse.serve.metrics import metrics_routes
 from lmcourse.serve.models import model_routes
 from lmcourse.serve.native import native_routes
+from lmcourse.serve.paths import PlainPath
 from lmcourse.serve.service import Service
 from lmcourse.serve.settings import ServerSettings
 
@@ -63,6 +64,7 @@ def make_app(source: Pipeline | AsyncEngine, settings: ServerSettings | None = N
     add_docs(app, service)
     add_error_handlers(app)
     app.add_middleware(Guard, settings=settings, register=register)
+    app.add_middleware(PlainPath)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.allow_origins),

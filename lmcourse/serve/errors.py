@@ -29,6 +29,7 @@ from lmcourse.errors import (
     ReplicaLostError,
     ServerBusyError,
 )
+from lmcourse.serve.paths import explain_missing
 from lmcourse.serve.schema import ErrorAnswer
 
 __all__ = [
@@ -58,6 +59,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     **REFUSALS,
     200: {"content": {"text/event-stream": {"schema": _EVENT}}, "description": "The answer."},
 }
+_UNREADABLE = "the body cannot be read: it must be JSON in UTF-8, not nested deeply, without endless numbers"
 _LOG = logging.getLogger("lmcourse.serve")
 _SHOWN_CHARACTERS = 500
 _FIELD = re.compile(r"(?!(?:str|int|float|bool|none)$)[a-z_]+")  # the other parts of a place name types
@@ -157,7 +159,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def on_http(request: Request, error: Any) -> Response:
         code = {400: "invalid_json", 404: "path_not_found", 405: "method_not_allowed"}.get(error.status_code)
-        told = "there is nothing at this path; see the docs page at /" if error.status_code == 404 else error.detail
+        told = {400: _UNREADABLE, 404: explain_missing(request.url.path)}.get(error.status_code, error.detail)
         return refusal(error.status_code, str(told), code=code, headers=error.headers)
 
     async def on_error(request: Request, error: Any) -> Response:

@@ -35,6 +35,9 @@ class Guard:
         elif scope["method"] == "POST" and not _is_json(headers):
             answer = refusal(415, "send JSON with Content-Type: application/json", code="unsupported_media_type")
             await answer(scope, receive, send)
+        elif (coding := headers.get("content-encoding", "identity").lower()) != "identity":
+            answer = refusal(415, f"send the body as it is: {coding} is not unpacked", code="unsupported_media_type")
+            await answer(scope, receive, send)
         elif _declared_length(headers) > self._settings.max_body_bytes:
             await self._refuse_size(scope, receive, send)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import httpx
@@ -91,6 +92,21 @@ def test_bodies_that_are_no_request_are_400(http, content) -> None:
 )
 def test_other_content_types_are_415(http, kind) -> None:
     refused(http.post(CHAT, content=json.dumps(body()), headers={"content-type": kind}), 415)
+
+
+def test_packed_bodies_are_415_and_unreadable_ones_400(http) -> None:
+    packed = gzip.compress(json.dumps(body()).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    assert "gzip" in refused(http.post(CHAT, content=packed, headers=headers), 415)["message"]
+    broken = http.post(CHAT, content=b'{"model": "\xff"}', headers={"content-type": "application/json"})
+    assert "UTF-8" in refused(broken, 400)["message"]
+
+
+def test_unknown_keys_are_refused_unless_they_are_null(http) -> None:
+    assert refused(http.post(CHAT, json=body(thinking=True)), 400)["param"] == "thinking"
+    said = {"role": "assistant", "content": "Hello", "reasoning_content": None, "audio": None}
+    assert http.post(CHAT, json=body(messages=[*HI, said, *HI], thinking=None)).status_code == 200
+    assert refused(http.post(CHAT, json=body(messages=[*HI, {**said, "reasoning_content": "x"}, *HI])), 400)
 
 
 MANY = 50_000

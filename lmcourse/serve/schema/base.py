@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lmcourse.config import GenerationConfig
 
@@ -36,9 +36,18 @@ _Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class Request(BaseModel):
-    """A body: unknown keys are errors, and numbers are not guessed from texts."""
+    """A body: unknown keys are errors unless they are null, and numbers are not guessed from texts."""
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        """Clients that dump their own classes send null for each of their fields that was not set."""
+        if not isinstance(given, dict) or None not in given.values():
+            return given
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {key: value for key, value in given.items() if value is not None or key in known}
 
 
 class Answer(BaseModel):

@@ -185,6 +185,9 @@ class ChatRequest(SamplingRequest):
     store: bool | None = Field(None, description="Accepted: nothing is stored.")
     metadata: dict[str, Any] | None = Field(None, description="Accepted and not kept.")
     service_tier: str | None = Field(None, description="Accepted: there is one.")
+    modalities: list[Literal["text"]] | None = Field(None, description="Answers are text.")
+    safety_identifier: str | None = Field(None, description="Accepted and not kept.")
+    prompt_cache_key: str | None = Field(None, description="Accepted: prefixes are found without it.")
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> ChatRequest:
