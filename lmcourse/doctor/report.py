@@ -64,9 +64,10 @@ class Report:
 
     def _repr_html_(self) -> str:
         cells = "".join(_html_row(row) for row in self.rows)
+        heads = "".join(f'<th style="text-align:left">{name}</th>' for name in ("check", "found", "remedy"))
         return (
-            '<table aria-label="lmcourse doctor"><thead><tr><th></th><th>check</th><th>found</th><th>remedy</th></tr>'
-            f"</thead><tbody>{cells}</tbody></table><p>{html.escape(self._summary())}</p>"
+            '<table aria-label="lmcourse doctor"><thead><tr><th></th>'
+            f"{heads}</tr></thead><tbody>{cells}</tbody></table><p>{html.escape(self._summary())}</p>"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -397,4 +397,5 @@ homework.check("1.2", generate)
 # | `lmcourse: command not found` | the terminal has another environment | `source .venv/bin/activate` |
 # | `no model was found for …` | a typing error in the path, or a link to nowhere | `ls -l ~/`, then read the error's *next step* |
 # | an answer that stops in the middle | `finish_reason` is `length` | raise `max_new_tokens` in a `GenerationConfig` |
+# | `Could not import module …` after you stopped a cell | it was stopped in the middle of an import | *Kernel → Restart Kernel and Run up to Selected Cell* |
 # | everything is slow | other programs use the processor | `lmcourse doctor`, and close them |

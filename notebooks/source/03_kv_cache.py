@@ -201,8 +201,8 @@ memory_bar(books, limit_bytes=8192 * MIB, title="The classroom's three figures, 
 # What is *taken later*, the intermediate results, fell to a tenth. That fits how engines work: buffers are made for the
 # longest session and the largest batch that the cache can hold, and a cache of 1 % holds next to nothing.
 #
-# Now climb the ladder yourself. (In a terminal: `lmcourse bench memory --ladder`; with `LMCOURSE_DEVICE_MEMORY_GIB=8` any
-# larger card plays the classroom's slice.) **Predict:** do *our* three lie on one line?
+# Now climb the ladder yourself. (In a terminal: `lmcourse chat … --cache-max-entry-count 0.5`, or all rungs at once,
+# `lmcourse bench memory --ladder`; with `LMCOURSE_DEVICE_MEMORY_GIB=8` any card plays the classroom's slice.) **Predict:** do *our* three lie on one line?
 
 # %%
 from lmcourse import TurbomindEngineConfig

@@ -240,17 +240,22 @@ homework.check("9.4", engine_share)
 # **Predict** the number of blocks with your own function, and compare.
 
 # %%
+from lmcourse.engine.kv_cache import measure_free_bytes
+from lmcourse.engine.settings import choose_device
+
+device_bytes = measure_free_bytes(choose_device(None), weight_bytes=0)  # before the weights are there
 with pipeline(four_bit, backend_config=TurbomindEngineConfig(cache_max_entry_count=0.4)) as pipe:
     prompts = ["Hi, pls intro yourself", "上海是"]
     response = pipe(prompts)
     evidence = homework.record("w4a16-pipeline", pipe, response, questions=prompts)
     stats = pipe.stats()
-    mine = engine_share(2**30, stats.weight_bytes, stats.kv_bytes // stats.num_blocks, 0.4)
+    mine = engine_share(device_bytes, stats.weight_bytes, stats.kv_bytes // stats.num_blocks, 0.4)
 print("blocks: the engine made", stats.num_blocks, "· you said", mine and mine[0])
 evidence
 
 # %% [markdown] lang="en"
-# (On a processor the device has 1 GiB: `2**30`. On a GPU put in what was free before the weights.)
+# (A processor plays a device of 1 GiB, unless `LMCOURSE_DEVICE_MEMORY_GIB` says otherwise. On a GPU loading may cost
+# a few blocks.)
 #
 # ## 8 · Advanced 4: a model that sees
 #
