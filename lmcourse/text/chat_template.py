@@ -4,6 +4,7 @@
     2  the model folder's lmcourse.json              {"chat_template": "...", "meta_instruction": "..."}, both optional
     3  config.json                                   architectures, or else model_type
     4  where families share a name, as many call themselves Llama: the vocabulary's size, or tokens that only one has
+    5  the marks in the template that the model brings along, where 3 and 4 do not have them (shipped_template.py)
 
 The folder's own name says nothing, and templates that ship with a checkpoint are programs (jinja), which are not run.
 
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lmcourse.config import ChatTemplateConfig
 from lmcourse.errors import CheckpointError, ConfigError
 from lmcourse.text.files import read_json_object
+from lmcourse.text.shipped_template import match_shipped
 from lmcourse.text.template import ChatTemplate, Message, Turn, check_messages
 from lmcourse.text.template_table import (
     ALIASES,
@@ -96,7 +98,8 @@ def _name_from_config(folder: Path, tokenizer: Tokenizer | None) -> str:
         )
     name = next((other for (plain, key), other in BY_KEY.items() if plain == name and key in config), name)
     name = BY_VOCABULARY.get((name, config.get("vocab_size")), name)
-    return _tell_llamas_apart(folder, tokenizer) if name == "llama2" else name
+    name = _tell_llamas_apart(folder, tokenizer) if name == "llama2" else name
+    return match_shipped(name, folder)
 
 
 def _tell_llamas_apart(folder: Path, tokenizer: Tokenizer | None) -> str:
