@@ -38,6 +38,13 @@ def split_batch(prompts: object) -> tuple[list[Any], bool]:
     """The prompts of a batch, and whether it was a single prompt rather than a list of them."""
     if isinstance(prompts, (str, dict)) or is_pictured(prompts):
         return [prompts], True
+    if isinstance(prompts, tuple) and len(prompts) == 2 and all(isinstance(entry, str) for entry in prompts):
+        raise PromptError(
+            "a pair of texts could be two prompts, or a text and the path of an image",
+            expected="[text, text], or (text, load_image(path))",
+            got=repr(prompts)[:80],
+            next_step="from lmcourse.vl import load_image; or write a list for a batch",
+        )
     if not isinstance(prompts, (list, tuple)):
         raise PromptError(
             "this is not a prompt",

@@ -141,7 +141,7 @@ def _left(deadline: float, parts: SplitResult) -> float:
 
 
 def _shown(parts: SplitResult) -> str:
-    return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:200]
 
 
 def _failed(parts: SplitResult, got: str) -> PromptError:

@@ -62,6 +62,7 @@ def test_every_form_of_prompt_reaches_the_engine_as_meant(fake, tokenizer):
         (("what is this", object()), "no images"),
         ([("what is this", object())], "no images"),
         ([None], "a text or a list"),
+        (("what is this", "cat.jpg"), "two prompts, or a text and the path of an image"),
     ],
 )
 def test_bad_prompts_are_named_errors_and_leave_nothing_behind(fake, prompts, message):

@@ -100,8 +100,9 @@ def test_time_is_limited_even_for_a_trickle(site) -> None:
 
 
 def test_nobody_there_is_an_error() -> None:
-    with pytest.raises(PromptError, match="cannot be fetched"):
-        load_image("http://127.0.0.1:1/x.png")
+    with pytest.raises(PromptError, match="cannot be fetched") as caught:
+        load_image("http://me:secret@127.0.0.1:1/x.png")
+    assert caught.value.where == "http://127.0.0.1:1/x.png"
 
 
 @pytest.mark.parametrize(
