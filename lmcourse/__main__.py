@@ -9,6 +9,7 @@ Lesson: 1 (first words from the model)
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import io
 import os
@@ -16,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from lmcourse import __version__
 from lmcourse.errors import LmcourseError
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     args, unknown = parser.parse_known_args(arguments)
     if unknown and not getattr(args, "passes_on", False):
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        _refuse_unknown(parser, arguments, unknown)
     args.unknown = unknown
     try:
         with warnings.catch_warnings():
@@ -107,6 +109,17 @@ def _make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         else:
             subparsers.add_parser(command.name, aliases=command.aliases, help=command.help)
     return parser
+
+
+def _refuse_unknown(parser: argparse.ArgumentParser, arguments: Sequence[str], unknown: Sequence[str]) -> NoReturn:
+    """Wrong usage of the command that was named, with the nearest flag that it has."""
+    for argument in arguments:
+        commands = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        parser = next((action.choices[argument] for action in commands if argument in action.choices), parser)
+    flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+    near = [difflib.get_close_matches(word.partition("=")[0], flags, n=1) for word in unknown if word.startswith("--")]
+    advice = f"; did you mean {near[0][0]}?" if near and near[0] else f"; {parser.prog} -h shows what there is"
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
 
 
 def _make_output_forgiving() -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -39,6 +40,22 @@ def test_error_goes_to_stderr_without_a_traceback_and_status_1():
     assert result.stdout == ""
     assert result.stderr.startswith("lmcourse: no model was found for '~/no-such-model'\n  expected: ")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["chat", "--cache-max-entry-cont", "0.2"], "lmcourse chat: error: .* did you mean --cache-max-entry-count?"),
+        (["serve", "api_server", "--server-prt=1"], "lmcourse serve api_server: error: .* did you mean --server-port?"),
+        (["bench", "ledger", "tiny-chat", "-z"], "lmcourse bench ledger: error: .*; lmcourse bench ledger -h shows"),
+        (["list", "chat", "--xyz"], "lmcourse list: error: .*; lmcourse list -h shows what there is"),
+    ],
+)
+def test_unknown_flag_is_told_with_the_commands_own_usage(capsys, arguments, told):
+    with pytest.raises(SystemExit) as stopped:
+        command_line.main(arguments)
+    assert stopped.value.code == 2
+    assert re.search(told.replace("?", r"\?"), capsys.readouterr().err)
 
 
 def test_output_survives_a_terminal_without_unicode():
