@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lmcourse.bench.capacity_steps import StepTable
@@ -86,15 +87,15 @@ class VirtualMachine:
         *,
         max_running: int | None = None,
         num_blocks: int | None = None,
-        queue: Queue | None = None,
+        queue: Callable[[Callable[[], float]], Queue] | None = None,
     ) -> None:
-        """The table's limits, unless given; a smaller pool shows a smaller card. queue: an empty one of its own."""
+        """The table's limits, unless given; a smaller pool shows a smaller card. queue: makes one for this clock."""
         self._table = table
         self._scheduler = Scheduler(
             BlockManager(num_blocks or table.num_blocks, table.tokens_per_block),
             max_running=max_running or table.max_running,
             max_tokens_per_step=table.max_tokens_per_step,
-            waiting=queue,
+            waiting=None if queue is None else queue(lambda: self._now),
         )
         self._in_flight: deque[tuple[Plan, float]] = deque()  # with the moment of its end
         self._now = self._device_free_at = 0.0

@@ -5,8 +5,10 @@ Lesson: 5 (how many students)
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from lmcourse.bench.capacity import ClassLoad, ClassResult, Goal, find_most_students, run_class
@@ -93,11 +95,11 @@ class Fleet:
         return {"most_students": self.most, "most_on_paper": self.on_paper, "engines": engines}
 
 
-def make_queue(name: str, table: StepTable) -> Queue:
+def make_queue(name: str, table: StepTable, clock: Callable[[], float] = time.monotonic) -> Queue:
     """`first`: first come, first served, as in one's own engine. `fair`: as a server with a class roster has it."""
     if name == "first":
         return FirstComeQueue()
-    return FairQueue(num_easy=EASY_PLACES["cuda" if table.head["machine"]["gpu"] else "cpu"])
+    return FairQueue(clock, num_easy=EASY_PLACES["cuda" if table.head["machine"]["gpu"] else "cpu"])
 
 
 def simulate_row(
@@ -132,7 +134,7 @@ def size_fleet(
 
 
 def _simulate(table: StepTable, load: ClassLoad, queue: str) -> ClassResult:
-    return run_class(load, VirtualMachine(table, queue=make_queue(queue, table)))
+    return run_class(load, VirtualMachine(table, queue=partial(make_queue, queue, table)))
 
 
 def _cells(result: ClassResult, last: float | None) -> str:

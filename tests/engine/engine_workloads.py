@@ -105,7 +105,9 @@ class Simulation:
             max_running=workload.max_running,
             max_tokens_per_step=workload.budget,
             prefixes=None if workload.num_beginnings is None else PrefixCache(blocks),
-            waiting=FirstComeQueue() if workload.num_easy is None else FairQueue(num_easy=workload.num_easy),
+            waiting=FirstComeQueue()
+            if workload.num_easy is None
+            else FairQueue(lambda: 0.05 * self.outcome.num_steps, num_easy=workload.num_easy),
         )
         self.slots: list[int] = [0] * (workload.num_blocks * workload.tokens_per_block)
         self.outcome = Outcome()

@@ -1,9 +1,10 @@
-"""FairQueue: its rules one by one, the bound on unfairness under random load, and a class of thirty without a clock."""
+"""FairQueue: its rules one by one, the bound on unfairness under random load, and a class of thirty on a fake clock."""
 
 from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,8 @@ class Bench:
     """A scheduler with a fair queue, whose model says 7."""
 
     def __init__(self, *, max_running: int = 4, num_easy: int = 8, num_blocks: int = 4096, **weights: int) -> None:
-        self.queue = FairQueue(num_easy=num_easy, **weights)
+        self.seconds = 0.0  # the queue's clock
+        self.queue = FairQueue(lambda: self.seconds, num_easy=num_easy, **weights)
         blocks = BlockManager(num_blocks, 4)
         self.scheduler = Scheduler(
             blocks, max_running=max_running, max_tokens_per_step=8192, prefixes=PrefixCache(blocks), waiting=self.queue
@@ -47,7 +49,13 @@ class Bench:
         if self.num_steps % 8 == 0 or len(self.scheduler.waiting) < 8:
             self.scheduler.check()
         self.num_steps += 1
+        tokens = [chunk.num_tokens for chunk in plan.chunks]
+        decodes = sum(count == 1 for count in tokens)
+        self.seconds += 0.004 + 0.0012 * decodes + 0.0001 * (sum(tokens) - decodes)  # about tiny-chat's on two cores
         return plan
+
+    def wait(self, seconds: float) -> None:
+        self.seconds += seconds
 
     def running(self) -> list[str | None]:
         return [request.account for request in self.scheduler.running]
@@ -118,22 +126,75 @@ def test_newcomer_comes_before_a_flood_that_gave_way() -> None:
     assert admitted == [newcomer]
 
 
-def test_add_lifts_who_was_away() -> None:
+def test_add_keeps_the_place_of_who_asks_again_soon() -> None:
     bench = Bench()
     bench.ask("Ada", num_new=1)
-    bench.step()
     bench.ask("Ben", num_new=100)
     for _ in range(10):
         bench.step()
+    bench.wait(0.15)
     bench.ask("Ada", num_new=1)
-    assert bench.queue.served()["Ada"] == 2, "it was never away"
-    for _ in range(30):
+    assert bench.queue.served() == {"Ada": 9, "Ben": 11}, "two tokens behind, as many as its visit had"
+
+
+def test_add_lifts_who_was_away() -> None:
+    bench = Bench()
+    bench.ask("Ada", num_new=1)
+    bench.ask("Ben", num_new=100)
+    for _ in range(10):
         bench.step()
-    counters = bench.queue.served()
+    bench.wait(0.25)
     bench.ask("Ada", num_new=1)
-    assert bench.queue.served()["Ada"] == counters["Ben"] > 30
+    assert bench.queue.served() == {"Ada": 11, "Ben": 11}
     bench.ask("Cem")
-    assert bench.queue.served()["Cem"] == counters["Ben"]
+    assert bench.queue.served()["Cem"] == 11
+
+
+def test_add_lets_nobody_save_up_over_many_short_pauses() -> None:
+    bench = Bench(num_easy=1)
+    bench.ask("Ben", num_new=2000)
+    for _ in range(40):
+        bench.ask("Ada", num_new=1)
+        while "Ada" in bench.running() or len(bench.queue):
+            bench.step()
+        for _ in range(30):
+            bench.step()
+    bench.ask("Ada", num_new=1)
+    counters = bench.queue.served()
+    assert counters["Ben"] - counters["Ada"] <= 2, "one visit's tokens"
+
+
+@pytest.mark.parametrize(("visit", "span"), [(0.0, 0.25), (0.5, 1.0), (60.0, 2.0)])
+def test_who_is_awaited_how_long_depends_on_the_visit(visit: float, span: float) -> None:
+    """Ben waits for Ada with all but one place; when she is away, he has them all but the last eighth."""
+    bench = Bench(max_running=16, num_easy=1)
+    ada = bench.ask("Ada", num_new=2)
+    bench.step()
+    bench.wait(visit - bench.seconds)
+    while ada.state.value != "finished":
+        bench.step()
+    left = bench.seconds
+    for _ in range(40):
+        bench.ask("Ben", prompt_len=8, num_new=5000)
+    while bench.seconds < left + span - 0.05:
+        bench.step()
+        assert bench.running() == ["Ben"]
+    while bench.seconds < left + 1.1 * span + 0.05:
+        bench.step()
+    assert bench.running() == ["Ben"] * 14
+
+
+def test_who_is_awaited_keeps_nobody_from_a_first_place() -> None:
+    bench = Bench(max_running=16, num_easy=1)
+    bench.ask("Ada", num_new=5)
+    for _ in range(6):
+        bench.step()
+    for account in ("Ben", "Cem", "Dai"):
+        for _ in range(2):
+            bench.ask(account, prompt_len=20, num_new=200)
+    for _ in range(5):
+        bench.step()
+    assert bench.running() == ["Ben", "Cem", "Dai"], "Ada is behind all of them and may come back"
 
 
 def test_add_after_everybody_left_lifts_to_the_last() -> None:
@@ -142,8 +203,10 @@ def test_add_after_everybody_left_lifts_to_the_last() -> None:
     bench.ask("Ben", num_new=30)
     while bench.scheduler.has_work:
         bench.step()
+    bench.wait(3600)
     bench.ask("Ada")
     bench.ask("Cem")
+    bench.ask("Ben")
     assert bench.queue.served() == {"Ada": 31, "Ben": 31, "Cem": 31}
 
 
@@ -285,47 +348,94 @@ def test_first_come_breaks_the_bound_that_the_fair_queue_keeps() -> None:
 
 
 class Student:
-    """Keeps so many questions open, but for a moment between an answer and the next question."""
+    """Keeps so many questions open, but for a while between an answer and the next question (seconds, on average)."""
 
-    def __init__(self, name: str, rng: random.Random, num_open: int) -> None:
-        self.name, self.num_open, self._rng = name, num_open, rng
+    def __init__(self, name: str, rng: random.Random, num_open: int, pause: float) -> None:
+        self.name, self._rng, self._pause = name, rng, pause
         self.prompt_len, self.num_new = rng.randint(10, 60), rng.randint(16, 48)
-        self.requests: list[Request] = []
-        self.pause = rng.choice((1, 2, 4))  # steps, on average
+        self._open: list[Request] = []
+        self.coming = [rng.random() * pause for _ in range(num_open)]  # moments
 
     def keep_busy(self, bench: Bench) -> None:
-        self.requests = [request for request in self.requests if request.state.value != "finished"]
-        missing = self.num_open - len(self.requests)
-        for _ in range(sum(self._rng.random() < 1 / self.pause for _ in range(missing))):
+        ended = [request for request in self._open if request.state.value == "finished"]
+        self._open = [request for request in self._open if request not in ended]
+        self.coming += [bench.seconds + self._rng.expovariate(1 / self._pause) for _ in ended]
+        due = [moment for moment in self.coming if moment <= bench.seconds]
+        self.coming = [moment for moment in self.coming if moment > bench.seconds]
+        for _ in due:
             about = self._rng.uniform(0.7, 1.3)
-            self.requests.append(bench.ask(self.name, int(self.prompt_len * about) + 1, int(self.num_new * about) + 1))
+            self._open.append(bench.ask(self.name, int(self.prompt_len * about) + 1, int(self.num_new * about) + 1))
+
+
+def make_students(rng: random.Random, count: int, *, num_open: int = 1, pause: float = 0.02) -> list[Student]:
+    """The last is a flood; it comes a second later, or what it takes of an empty machine would count against it."""
+    students = [Student(f"student {i}", rng, num_open, pause) for i in range(count - 1)]
+    flood = Student("flood", rng, 40, 0.02)
+    flood.coming = [1.0 + moment for moment in flood.coming]
+    return [*students, flood]
 
 
 def students_step(bench: Bench, students: list[Student]) -> Plan:
     for student in students:
         student.keep_busy(bench)
+    if not bench.scheduler.has_work:
+        bench.wait(0.01)
     return bench.step()
 
 
-@pytest.mark.parametrize(("num_students", "max_running"), [(30, 8), (30, 64), (30, 128), (10, 128), (2, 128)])
-def test_students_get_equal_shares_beside_a_flood(rng: random.Random, num_students: int, max_running: int) -> None:
-    bench = Bench(max_running=max_running, num_blocks=8192, num_easy=1)
-    students = [Student(f"student {i}", rng, num_open=1) for i in range(num_students - 1)]
-    students.append(Student("flood", rng, num_open=40))
-    while min(bench.queue.served().values(), default=0) < 600:
-        students_step(bench, students)
-    served = bench.queue.served()
+def serve_class(bench: Bench, students: list[Student], seconds: float) -> dict[str, int]:
+    """Tokens of each after all have begun: service, not counters, which are lifted."""
+    served: Counter[str] = Counter()
+    admitted: set[int] = set()
+    while bench.seconds < 1.1 * seconds:
+        plan = students_step(bench, students)
+        for request in plan.admitted:
+            if request.request_id not in admitted and bench.seconds > 0.1 * seconds:
+                served[request.account] += request.prompt_len
+            admitted.add(request.request_id)
+        if bench.seconds > 0.1 * seconds:
+            served.update(chunk.request.account for chunk in plan.chunks if chunk.samples)
+    return {student.name: served[student.name] for student in students}
+
+
+@pytest.mark.parametrize("num_open", [1, 2])
+@pytest.mark.parametrize(
+    ("num_students", "max_running", "pause"),
+    [(30, 8, 0.2), (30, 128, 0.02), (30, 128, 0.2), (10, 128, 0.05)],  # pauses of a fifth of an answer's time at most
+)
+def test_students_get_equal_shares_beside_a_flood(
+    rng: random.Random, num_students: int, max_running: int, pause: float, num_open: int
+) -> None:
+    bench = Bench(max_running=max_running, num_blocks=16384, num_easy=1)
+    served = serve_class(bench, make_students(rng, num_students, num_open=num_open, pause=pause), 25.0)
     fair = sum(served.values()) / len(served)
     print({name: round(count / fair, 3) for name, count in served.items()}, bench.num_steps)
     assert all(0.8 * fair <= count <= 1.2 * fair for count in served.values())
+
+
+def test_students_who_are_slow_to_ask_lose_nothing_to_a_flood(rng: random.Random) -> None:
+    """They pause about as long as they are answered. (Who has less than an equal part then had no question open.)"""
+    bench = Bench(max_running=128, num_blocks=16384, num_easy=1)
+    served = serve_class(bench, make_students(rng, 30, pause=0.6), 40.0)
+    fair = sum(served.values()) / len(served)
+    print({name: round(count / fair, 3) for name, count in served.items()})
+    assert served["flood"] <= 1.2 * fair
+
+
+def test_students_who_think_leave_the_machine_to_the_flood(rng: random.Random) -> None:
+    """Ten students ask every half minute: held back while one is answered, the flood has the machine otherwise."""
+    beside = serve_class(Bench(max_running=64, num_easy=1), make_students(rng, 11, pause=30.0), 20.0)
+    alone = serve_class(Bench(max_running=64, num_easy=1), make_students(rng, 1), 20.0)
+    print(beside, alone)
+    assert beside["flood"] >= 0.8 * sum(beside.values())
+    assert beside["flood"] >= 0.2 * alone["flood"], "and is not held to the one easy place"
 
 
 @pytest.mark.parametrize("max_running", [8, 64])
 def test_who_asks_once_in_a_while_is_not_kept_waiting(rng: random.Random, max_running: int) -> None:
     """Thirty busy ones, one of them a flood: the seldom one's first token comes with the next place."""
     bench = Bench(max_running=max_running, num_blocks=8192, num_easy=1)
-    students = [Student(f"student {i}", rng, num_open=1) for i in range(29)]
-    students.append(Student("flood", rng, num_open=40))
+    students = make_students(rng, 30)
     for round_number in range(6):
         while round_number == 0 and len(bench.queue.served()) * min(bench.queue.served().values(), default=0) == 0:
             students_step(bench, students)

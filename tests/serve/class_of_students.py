@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ class Tally:
 
     tokens: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
+    waits: list[float] = field(default_factory=list)  # seconds to the first token, the flood's left out
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, name: str, num_tokens: int) -> None:
@@ -49,6 +51,7 @@ class Report:
 
     tokens: dict[str, int]
     answers: dict[str, int]
+    first_token_seconds: list[float]  # of the busy ones' questions, the flood's left out, sorted
     overtaken: list[dict[str, int]]  # each time the seldom one asked: whole answers of others before its first token
 
     @property
@@ -63,7 +66,7 @@ async def ask(http: httpx.AsyncClient, tally: Tally, student: Busy, rng: random.
     prompt = [rng.randrange(300, 4000) for _ in range(student.prompt_len)]
     body = {"model": "tiny-chat", "prompt": prompt, "max_tokens": student.answer_len, "ignore_eos": True}
     headers = {"Authorization": f"Bearer {student.key}"}
-    begun = False
+    begun, asked = False, time.monotonic()
     options = {"json": {**body, "stream": True, "logprobs": 0}, "headers": headers}
     async with http.stream("POST", "/v1/completions", **options) as answer:
         assert answer.status_code == 200, await answer.aread()
@@ -74,6 +77,8 @@ async def ask(http: httpx.AsyncClient, tally: Tally, student: Busy, rng: random.
                 reports = [choice["logprobs"] for choice in told["choices"]]
                 num_tokens = sum(len(report["tokens"]) for report in reports if report)
                 tally.note(student.name, num_tokens + (0 if begun else student.prompt_len))
+                if not begun and student.name not in (FLOOD, SELDOM):
+                    tally.waits.append(time.monotonic() - asked)
                 begun = True
     tally.answers[student.name] += 1
 
@@ -120,20 +125,14 @@ async def watch_class(url: str, busy: list[Busy], seldom: Busy, goal: int, seed:
         whole = {name: tally.answers[name] - answers[name] for name in names}
         for task in tasks:
             task.cancel()
-    return Report(got, whole, overtaken)
+    return Report(got, whole, sorted(tally.waits), overtaken)
 
 
-def make_busy(keys: dict[str, str], rng: random.Random, longest: int) -> list[Busy]:
-    """Each of another kind; the flood has forty open, the others two."""
-    return [
-        Busy(name, key, rng.randint(longest // 4, longest), rng.randint(longest // 4, longest), _count_open(name))
-        for name, key in keys.items()
-        if name != SELDOM
-    ]
-
-
-def _count_open(name: str) -> int:
-    return 40 if name == FLOOD else 2  # one waits always, however long a client takes from an answer to a question
+def make_busy(keys: dict[str, str], rng: random.Random, longest: int, *, num_open: int = 2) -> list[Busy]:
+    """Each of another kind; the flood has forty open. With two, one waits always, however slow the client is."""
+    counts = {name: 40 if name == FLOOD else num_open for name in keys if name != SELDOM}
+    draw = range(longest // 4, longest + 1)
+    return [Busy(name, keys[name], rng.choice(draw), rng.choice(draw), count) for name, count in counts.items()]
 
 
 def check_shares(report: Report) -> None:

@@ -1,8 +1,8 @@
 """Thirty students on one CPU server, one of them a flood and one who asks once in a while, through the command line.
 
 `lmcourse serve roster` makes the keys, `lmcourse serve api_server --class-roster` serves them; the default of 128
-places, and 8, where most of the class waits. LMCOURSE_CLASS_JSON=FILE writes down what was measured
-(benchmarks/class_cpu.json).
+places with one question open each and with two, and 8, where most of the class waits. LMCOURSE_CLASS_JSON=FILE writes
+down what was measured (benchmarks/class_cpu.json).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def measured() -> Iterator[dict]:
     yield figures
     target = os.environ.get("LMCOURSE_CLASS_JSON")
     if target and figures:
-        what = "tiny-chat, 28 busy students with one request open each, a flood with 40, one who asks once in a while"
+        what = "tiny-chat, 28 busy students, a flood with 40 requests open, one who asks once in a while"
         head = {"what": what, "commit": current_commit(), "machine": describe_machine(), "command": COMMAND}
         head["note"] = "seconds are upper bounds where the load was above half of the cores; shares do not depend on it"
         Path(target).write_text(json.dumps({**head, "results": figures}, indent=1) + "\n", encoding="utf-8")
@@ -79,6 +79,11 @@ def summarise(report: Report, seconds: float) -> dict:
         "tokens_of_all": sum(report.tokens.values()),
         "smallest_share": round(min(busy.values()), 3),
         "largest_share": round(max(busy.values()), 3),
+        "shares": {name: round(share, 3) for name, share in report.shares.items()},
+        "first_token_seconds": {
+            name: round(report.first_token_seconds[int(part * len(report.first_token_seconds))], 3)
+            for name, part in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        },
         "share_of_the_flood": round(report.shares[FLOOD], 3),
         "answers_of_a_student": [min(report.answers.values()), max(report.answers.values())],
         "most_answers_of_one_before_the_seldom_ones_first_token": max(
@@ -88,17 +93,18 @@ def summarise(report: Report, seconds: float) -> dict:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("num_places", [128, 8])
-def test_thirty_students_get_equal_shares(num_places: int, tmp_path: Path, measured: dict) -> None:
+@pytest.mark.parametrize(("num_places", "num_open"), [(128, 1), (128, 2), (8, 1)])
+def test_thirty_students_get_equal_shares(num_places: int, num_open: int, tmp_path: Path, measured: dict) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
     names, roster = tmp_path / "names.txt", tmp_path / "roster.json"
     names.write_text("\n".join(NAMES), "utf-8")
     subprocess.run([sys.executable, "-m", "lmcourse", "serve", "roster", str(names), "--out", str(roster)], check=True)
     keys = {student.name: student.key for student in read_roster(roster).students}
-    busy, seldom = make_busy(keys, random.Random(seed), longest=48), Busy(SELDOM, keys[SELDOM], 24, 8)
+    busy = make_busy(keys, random.Random(seed), longest=48, num_open=num_open)
+    seldom = Busy(SELDOM, keys[SELDOM], 24, 8)
     with serving(roster, num_places) as url:
         started = time.monotonic()
         report = asyncio.run(watch_class(url, busy, seldom, 800, seed, times=5))
-    measured[f"places_{num_places}"] = summarise(report, time.monotonic() - started)
+    measured[f"places_{num_places}_open_{num_open}"] = summarise(report, time.monotonic() - started)
     check_shares(report)
