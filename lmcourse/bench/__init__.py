@@ -57,7 +57,7 @@ from lmcourse.bench.memory import MemoryPart, MemoryUse, measure_memory
 from lmcourse.bench.parity import TOLERANCES, EngineAnswer, Parity, answer_prompts, compare_with_transformers
 from lmcourse.bench.peers import Peer, find_peers, serve_peer
 from lmcourse.bench.prompts import parity_prompt_ids, parity_prompts
-from lmcourse.bench.report import current_commit, describe_machine, write_json
+from lmcourse.bench.report import check_writable, current_commit, describe_machine, write_json
 from lmcourse.bench.speed import Speed, measure_decode, measure_prefill, measure_serving
 from lmcourse.bench.stand import Stand, open_stand
 from lmcourse.bench.startup import measure_startup
@@ -89,6 +89,7 @@ __all__ = [
     "VirtualMachine",
     "answer_prompts",
     "append_to_ledger",
+    "check_writable",
     "compare_throughput",
     "compare_with_transformers",
     "current_commit",

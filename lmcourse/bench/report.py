@@ -11,13 +11,15 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lmcourse.errors import StorageError
 
-__all__ = ["current_commit", "describe_machine", "is_busy", "processor_name", "write_json"]
+__all__ = ["check_writable", "current_commit", "describe_machine", "is_busy", "processor_name", "write_json"]
 
 _PACKAGES = ("lmcourse", "torch", "transformers", "triton")
 
@@ -85,7 +87,23 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
         beside.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StorageError(
-            "the result could not be written", got=error, where=path, next_step="give a folder with free space"
-        ) from error
+        with suppress(OSError):  # a disk that cannot be written to does not let us remove anything either
+            beside.unlink()
+        raise _not_written(path, error) from error
+
+
+def check_writable(path: Path) -> None:
+    """StorageError where `write_json` would fail: known before minutes of measuring, not after."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError("this is a folder")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> StorageError:
+    next_step = "give a file in a folder that can be written to and has room"
+    return StorageError("the result cannot be written", got=error, where=path, next_step=next_step)

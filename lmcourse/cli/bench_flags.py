@@ -63,8 +63,12 @@ def whole_number(text: str) -> int:
 
 
 def bench_model(args: argparse.Namespace) -> str:
-    """The model's name, and the threads it runs with."""
+    """The model's name, and the threads it runs with; what will be written can be, or StorageError."""
+    from lmcourse.bench import check_writable
     from lmcourse.text.hub import course_model
+
+    for path in filter(None, (args.out, args.ledger)):
+        check_writable(path)
 
     if args.threads:
         import torch

@@ -51,9 +51,11 @@ def add_serve(kinds: Any) -> None:
 def run_serve(args: argparse.Namespace) -> int:
     """Status 1 if any request failed."""
     from lmcourse.bench.latency import Promise
-    from lmcourse.bench.report import write_json
+    from lmcourse.bench.report import check_writable, write_json
     from lmcourse.bench.serving import Load, measure_server
 
+    if args.output:
+        check_writable(args.output)
     load = Load(
         num_requests=args.num_requests,
         request_rate=args.request_rate,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,7 +168,8 @@ def link_model(home: Path, target: Path | None = None) -> Path:
         beside.symlink_to(target, target_is_directory=True)
         beside.replace(link)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that cannot be written to does not let us remove anything either
+            beside.unlink()
         raise StorageError(
             "the link could not be made", got=error, where=link, next_step=f"cp -r {target} {link}"
         ) from error

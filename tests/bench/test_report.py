@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from lmcourse.bench import current_commit, describe_machine, write_json
+from lmcourse.bench import check_writable, current_commit, describe_machine, write_json
 from lmcourse.errors import StorageError
 
 
@@ -33,8 +35,27 @@ def test_write_json_makes_folders_and_keeps_chinese_readable(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.json"]
 
 
+def test_check_writable_tells_before_the_measurement(tmp_path):
+    check_writable(tmp_path / "new/result.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file/result.json"):
+        with pytest.raises(StorageError, match="cannot be written"):
+            check_writable(path)
+
+
+def test_write_json_on_a_read_only_disk_is_a_storage_error(tmp_path, monkeypatch):
+    def refuse(*arguments, **settings):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("write_text", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(StorageError, match="Read-only"):
+        write_json(tmp_path / "result.json", {})
+
+
 def test_write_json_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "taken").mkdir()
-    with pytest.raises(StorageError, match="could not be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         write_json(tmp_path / "taken", {})
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

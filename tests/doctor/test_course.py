@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from lmcourse.bundled import dummy_path, model_path
 from lmcourse.doctor import link_model
 from lmcourse.doctor.course import check_lesson_link, check_model, find_real_models, fits, probe_model
-from lmcourse.errors import ModelNotFoundError
+from lmcourse.errors import ModelNotFoundError, StorageError
 
 GIB = 1024**3
 NAME = "internlm2-chat-1_8b"
@@ -71,6 +72,16 @@ def test_link_model_leaves_a_real_folder_alone(tmp_path):
     assert link_model(tmp_path, make_model(tmp_path / "other")) == real
     assert not real.is_symlink()
     assert "folder of its own" in check_lesson_link(tmp_path, [], None, has_gpu=False).found
+
+
+def test_link_model_on_a_read_only_disk_is_a_storage_error(tmp_path, monkeypatch):
+    def refuse(*arguments, **settings):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("symlink_to", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(StorageError, match="the link could not be made"):
+        link_model(tmp_path)
 
 
 def test_link_model_to_something_incomplete_is_refused(tmp_path):
