@@ -50,6 +50,7 @@ _REPLICA_FLAGS = (
     ),
     Flag("--patience", "how long a request waits for a replica to take it", "SECONDS", float, 60.0),
     Flag("--idle", "how long an engine beyond the fewest stays when the others would do", "SECONDS", float, 300.0),
+    Flag("--stuck", "an engine that has work and ends no step for so long is replaced", "SECONDS", float, 60.0),
     Flag(
         "--when-lost", "an answer that has begun and whose replica dies: computed again elsewhere and gone on with, or "
         "ended with an error", default="resume", choices=("resume", "say"),
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         patience_seconds=args.patience,
         grace_seconds=args.grace,
         idle_seconds=args.idle,
+        stuck_seconds=args.stuck,
         resumes=args.when_lost == "resume",
     )
     tls = tls_files(args)

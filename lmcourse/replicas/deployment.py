@@ -15,13 +15,13 @@ from ray import serve
 from lmcourse.config import ChatTemplateConfig, TurbomindEngineConfig
 from lmcourse.errors import MachineError
 from lmcourse.replicas.board import Board
-from lmcourse.replicas.engine_replica import EngineReplica
+from lmcourse.replicas.engine_replica import Duty, EngineReplica
 from lmcourse.replicas.ray_start import LOOPBACK
 from lmcourse.replicas.settings import FrontTask
 
 __all__ = ["ServedReplica", "board_name", "deploy", "make_board", "start_serve", "withdraw"]
 
-_HEALTH_PERIOD_SECONDS, _HEALTH_TIMEOUT_SECONDS = 2, 10
+_HEALTH_PERIOD_SECONDS, _HEALTH_TIMEOUT_SECONDS = 2, 5  # three that fail in a row: a replica is replaced
 _NEED_SECONDS = 10.0  # of more answers under way than half a batch per replica: another one is started
 _MOST_ONGOING = 100_000  # the front decides how many may wait
 
@@ -34,7 +34,7 @@ class ServedReplica(EngineReplica):
         model: str | None,
         engine: TurbomindEngineConfig,
         template: ChatTemplateConfig,
-        generation: int,
+        duty: Duty,
         board: Any,
     ) -> None:
         import ray
@@ -43,7 +43,7 @@ class ServedReplica(EngineReplica):
         if address == LOOPBACK:
             _keep_to_loopback()
         name = serve.get_replica_context().replica_id.unique_id
-        super().__init__(model, engine, template, generation, board, place=(name, address))
+        super().__init__(model, engine, template, duty, board, place=(name, address))
 
     def __del__(self) -> None:
         """Ray Serve calls it when nothing runs here any more."""
@@ -102,7 +102,9 @@ def deploy(ray: Any, task: FrontTask, board: Any, generation: int) -> None:
         request_router_config={"request_router_class": "lmcourse.replicas.serve_router:PrefixRouter"},
         **scale,
     )(ServedReplica)
-    application = deployment.bind(task.model, task.engine, task.template, generation, board)
+    application = deployment.bind(
+        task.model, task.engine, task.template, Duty(generation, settings.stuck_seconds), board
+    )
     serve.run(application, name=settings.app_name, route_prefix=None)
 
 

@@ -3,6 +3,8 @@
     answer(order) ─→ Taken, Piece, Piece … | Refused | Broken          one call per answer, streamed
     check_health  ─→ an engine that broke is replaced by Ray Serve     a note on the board twice a second
 
+Broken is also an engine that has work and has ended no step for long: nobody knows what it waits for.
+
 Contract: whoever stops reading ends the request, and its blocks are free before the next step.
 
 Lesson: 5 (serving a class)
@@ -14,13 +16,14 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Collection
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from lmcourse.config import ChatTemplateConfig, GenerationConfig, TurbomindEngineConfig
-from lmcourse.engine import AsyncEngine, Order, TokenMask
+from lmcourse.engine import AsyncEngine, EngineStats, Order, TokenMask
 from lmcourse.errors import EngineClosedError, LmcourseError, MachineError
 from lmcourse.pipeline import load_pipeline
 from lmcourse.replicas.board import Note
@@ -28,10 +31,18 @@ from lmcourse.replicas.carried import CarriedOrder
 from lmcourse.replicas.messages import Broken, Message, Taken, piece_of, refused
 from lmcourse.serve.grammar import Grammars
 
-__all__ = ["EngineReplica"]
+__all__ = ["Duty", "EngineReplica"]
 
 _LOG = logging.getLogger("lmcourse.replicas")
 _POST_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Duty:
+    """What all replicas of a deployment are told."""
+
+    generation: int = 0
+    stuck_seconds: float = 60.0  # a step that takes longer will not end
 
 
 class EngineReplica:
@@ -42,14 +53,15 @@ class EngineReplica:
         model: str | None,
         engine: TurbomindEngineConfig,
         template: ChatTemplateConfig,
-        generation: int,
+        duty: Duty,
         board: Any,
         place: tuple[str, str],
     ) -> None:
         self.name, self._node = place
+        self._duty = duty
         self._pipe = load_pipeline(model, backend_config=engine, chat_template_config=template)
         self._engine = AsyncEngine(self._pipe)
-        self._generation, self._board = generation, board
+        self._board = board
         self._broken: str | None = None
         self._has_class = False
         self._leaving = threading.Event()
@@ -102,13 +114,22 @@ class EngineReplica:
             raise MachineError("the engine of this replica broke", got=self._broken)
 
     def _post(self) -> None:
+        stood, since = -1, 0.0
         while not self._leaving.is_set():
-            stats = asdict(self._pipe.stats())
-            size = self._pipe.engine.config.max_batch_size
-            note = Note(self.name, os.getpid(), self._node, self._generation, size, stats)
+            stats = self._engine.stats()
+            if not stats.num_running + stats.num_waiting or stats.num_steps != stood:
+                stood, since = stats.num_steps, time.monotonic()
+            elif time.monotonic() - since > self._duty.stuck_seconds and self._broken is None:
+                self._broken = f"no step ended within {self._duty.stuck_seconds:g} s, and answers wait"
             with contextlib.suppress(Exception):  # a board that is being restarted: the next note will do
-                self._board.post.remote(note)
+                self._board.post.remote(self._describe(stats))
             self._leaving.wait(_POST_SECONDS)
+
+    def _describe(self, stats: EngineStats) -> Note:
+        size = self._pipe.engine.config.max_batch_size
+        loads = {account: asdict(load) for account, load in self._engine.loads().items()}
+        where = (self.name, os.getpid(), self._node, self._duty.generation)
+        return Note(*where, size, asdict(stats), loads, self._broken is not None)
 
     def leave(self) -> None:
         """Take the note down; the memory goes with the process."""

@@ -3,6 +3,7 @@
     start(order) ─→ TokenStream ←─ pump ←─ replica A ✝    nothing handed out, or the same comes again: go on with B
                                     └───── ←─ replica B    otherwise: ReplicaLostError
 
+A replica that the board calls silent is as good as dead: it hangs, and its connections stay open and say nothing.
 The server in front (routes, keys, queue, metrics) is the one of lmcourse.serve: it cannot tell the difference.
 
 Lesson: 5 (serving a class; what is lost when a replica dies)
@@ -23,7 +24,7 @@ from typing import Protocol
 from lmcourse.engine import AccountLoad, AsyncEngine, EngineStats, Order, TokenStream
 from lmcourse.errors import EngineClosedError, LmcourseError, ReplicaLostError
 from lmcourse.pipeline import Pipeline
-from lmcourse.replicas.board import View, add_up
+from lmcourse.replicas.board import View, add_up, add_up_loads
 from lmcourse.replicas.carried import CarriedOrder, carry
 from lmcourse.replicas.messages import Broken, GoneError, Message, Piece, Refused, Taken
 from lmcourse.replicas.replay import Replay, seeded
@@ -35,6 +36,7 @@ __all__ = ["FrontEngine", "Losses", "Replicas"]
 _LOG = logging.getLogger("lmcourse.replicas")
 _MOST_LOST = 4  # an order that kills whoever takes it must not kill them all
 _PAUSE_SECONDS = 0.05  # before another replica is asked
+_GLANCE_SECONDS = 0.25  # between two looks at who is silent
 
 
 class Replicas(Protocol):
@@ -50,6 +52,21 @@ class Losses:
 
     num_lost: int = 0  # answers whose replica died under them
     num_resumed: int = 0  # of these, answered to the end elsewhere
+
+
+@dataclass(eq=False)
+class _Ask:
+    """One replica is being asked; which one is known when it has taken the order."""
+
+    limit: asyncio.Timeout
+    silent_before: frozenset[str]
+    where: str | None = None
+
+    def give_up_on(self, silent: frozenset[str]) -> None:
+        """End it if its replica is among these; a replica not known yet might be one that has become silent since."""
+        lost = bool(silent - self.silent_before) if self.where is None else self.where in silent
+        if lost and not self.limit.expired():
+            self.limit.reschedule(0.0)
 
 
 @dataclass
@@ -80,6 +97,8 @@ class FrontEngine(AsyncEngine):
         self._replicas, self._view, self._settings, self._prefixes = replicas, view, settings, prefixes
         self._tasks: dict[TokenStream, asyncio.Task[None]] = {}
         self._untaken: Counter[str | None] = Counter()  # asks that no replica has taken yet, by account
+        self._asks: set[_Ask] = set()
+        self._glances = False
 
     def start(self, order: Order) -> TokenStream:
         """As the parent's; the answer comes from a replica."""
@@ -99,12 +118,13 @@ class FrontEngine(AsyncEngine):
         """Each replica does so by itself, when the first student's order comes."""
 
     def loads(self) -> dict[str | None, AccountLoad]:
-        """Answers by account: taken by a replica, or not yet. Which KV blocks they have there is not told here."""
-        counts = Counter(stream.order.account for stream in self._open)
-        return {
-            account: AccountLoad(num_running=count - self._untaken[account], num_waiting=self._untaken[account])
-            for account, count in counts.items()
-        }
+        """Answers by account, counted here; which of them wait, and their blocks, is what the replicas said last."""
+        told, nothing, loads = add_up_loads(self._view().notes.values()), AccountLoad(), {}
+        for account, count in Counter(stream.order.account for stream in self._open).items():
+            load = told.get(account, nothing)
+            waiting = min(count, self._untaken[account] + load.num_waiting)
+            loads[account] = changed(load, num_running=count - waiting, num_waiting=waiting)
+        return loads
 
     def _leave(self, stream: TokenStream) -> None:
         """Nobody reads the stream any more."""
@@ -151,30 +171,50 @@ class FrontEngine(AsyncEngine):
 
     async def _ask(self, stream: TokenStream, order: CarriedOrder, hunt: _Hunt) -> None:
         """One replica's answer, handed on; GoneError if it breaks off."""
-        where: str | None = None
+        silent = self._view().silent
+        ask = _Ask(asyncio.timeout(max(0.0, hunt.deadline - time.monotonic())), silent)
         self._untaken[stream.order.account] += 1
         try:
             async with (
-                asyncio.timeout(max(0.0, hunt.deadline - time.monotonic())) as limit,
-                aclosing(self._replicas.answer(order, self._key(order), hunt.avoid)) as messages,
+                ask.limit,
+                aclosing(self._replicas.answer(order, self._key(order), hunt.avoid | silent)) as messages,
             ):
+                self._watch(ask)
                 async for message in messages:
                     if isinstance(message, Taken):
-                        where = message.replica
+                        ask.where = message.replica
                         self._untaken[stream.order.account] -= 1
-                        limit.reschedule(None)
+                        ask.limit.reschedule(None)
                     if _hand_on(message, stream, hunt.replay):
                         return
                 raise GoneError("the answer broke off")
-        except TimeoutError as error:
-            raise GoneError("none took the request in time") from error
-        except GoneError:
-            if where is not None:
-                self.losses.num_lost += 1
-                hunt.lost(where, time.monotonic() + self._settings.patience_seconds)
-            raise
+        except (TimeoutError, GoneError) as error:
+            if ask.where is None:
+                raise GoneError(
+                    "none took the request in time" if isinstance(error, TimeoutError) else str(error)
+                ) from error
+            self.losses.num_lost += 1
+            hunt.lost(ask.where, time.monotonic() + self._settings.patience_seconds)
+            raise GoneError("it hangs" if isinstance(error, TimeoutError) else str(error)) from error
         finally:
-            self._untaken[stream.order.account] -= where is None
+            self._asks.discard(ask)
+            self._untaken[stream.order.account] -= ask.where is None
+
+    def _watch(self, ask: _Ask) -> None:
+        """Until it ends, look whether its replica is silent."""
+        self._asks.add(ask)
+        if not self._glances:
+            self._glances = True
+            asyncio.get_running_loop().call_later(_GLANCE_SECONDS, self._glance)
+
+    def _glance(self) -> None:
+        self._glances = False
+        silent = self._view().silent
+        for ask in list(self._asks):
+            ask.give_up_on(silent)
+        if self._asks:
+            self._glances = True
+            asyncio.get_running_loop().call_later(_GLANCE_SECONDS, self._glance)
 
     def _key(self, order: CarriedOrder) -> bytes | None:
         if not self._prefixes:

@@ -32,6 +32,7 @@ _OBJECT_STORE_BYTES = 100 * 2**20  # pieces of answers are small and never store
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # who hangs does not hear a request to leave
     "RAY_enable_metrics_collection": "0",
 }
 _ON_LOOPBACK = {

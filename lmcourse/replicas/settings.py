@@ -21,7 +21,7 @@ __all__ = ["ROUTINGS", "FrontTask", "ReplicaSettings"]
 ROUTINGS = ("auto", "prefix", "least-loaded")
 _LEAST = (
     ("min_replicas", 1), ("max_replicas", 1), ("cpus_per_replica", 0), ("patience_seconds", 0), ("start_seconds", 1),
-    ("idle_seconds", 0),
+    ("idle_seconds", 0), ("stuck_seconds", 1),
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ class ReplicaSettings:
     start_seconds: float = 600.0  # how long the first replica may take to load
     grace_seconds: float = 30.0  # how long a replica that is replaced may finish what it runs
     idle_seconds: float = 300.0  # how long a replica beyond the fewest stays when the others would do
+    stuck_seconds: float = 60.0  # an engine that has work and ends no step for so long is replaced
     resumes: bool = True  # an answer cut off is computed again elsewhere and goes on where it stopped
 
     def __post_init__(self) -> None:

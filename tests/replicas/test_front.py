@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
+import threading
 from dataclasses import asdict
 
 import httpx
@@ -13,8 +15,9 @@ import pytest
 from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
 from lmcourse.config import ChatTemplateConfig
 from lmcourse.engine.fair_queue import FairQueue
+from lmcourse.errors import MachineError
 from lmcourse.replicas.board import Board, View
-from lmcourse.replicas.engine_replica import EngineReplica
+from lmcourse.replicas.engine_replica import Duty, EngineReplica
 from lmcourse.replicas.front import make_front
 from lmcourse.replicas.messages import Broken, GoneError, Piece
 from lmcourse.replicas.settings import FrontTask, ReplicaSettings
@@ -45,18 +48,27 @@ class LocalReplicas:
     def __init__(self) -> None:
         self.board = LocalBoard()
         self.by_name = {
-            name: EngineReplica("tiny-chat", CONFIG, ChatTemplateConfig(), 0, self.board, (name, "here"))
+            name: EngineReplica(
+                "tiny-chat", CONFIG, ChatTemplateConfig(), Duty(stuck_seconds=1.0), self.board, (name, "here")
+            )
             for name in ("a", "b")
         }
         self.deaths: list[int | None] = []
+        self.choose = random.choice
         self.asked: list[tuple[bytes | None, set[str], str]] = []
 
     def view(self) -> View:
         return self.board.board.read()
 
+    def close(self) -> None:
+        for replica in self.by_name.values():
+            replica.leave()
+            asyncio.run(replica._engine.aclose())
+            replica._pipe.close()
+
     async def answer(self, order, key, avoid):
         left = sorted(set(self.by_name) - set(avoid)) or sorted(self.by_name)
-        name = random.choice(left)
+        name = self.choose(left)
         self.asked.append((key, set(avoid), name))
         death = self.deaths.pop(0) if self.deaths else None
         num_pieces = 0
@@ -71,10 +83,7 @@ class LocalReplicas:
 def replicas():
     made = LocalReplicas()
     yield made
-    for replica in made.by_name.values():
-        replica.leave()
-        asyncio.run(replica._engine.aclose())
-        replica._pipe.close()
+    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +147,69 @@ def test_front_goes_on_elsewhere_when_a_replica_dies(front, replicas, offline, d
     assert third[1] == {first[2], second[2]}
     assert front.service.engine.losses.num_lost == 2
     assert front.service.engine.losses.num_resumed == 1
+
+
+@pytest.fixture
+def hanging():
+    """Replicas of which "a", that is asked first, hangs after `num_steps`. Mended in the end."""
+    made, mended = LocalReplicas(), threading.Event()
+    made.choose = min
+    step = made.by_name["a"]._pipe.engine.step
+    steps = itertools.count()
+
+    def step_and_hang():
+        if next(steps) >= made.num_steps:
+            mended.wait(60)
+        return step()
+
+    made.by_name["a"]._pipe.engine.step = step_and_hang
+    yield made
+    mended.set()
+    made.close()
+
+
+@pytest.mark.parametrize("num_steps", [0, 5])
+def test_front_goes_on_elsewhere_when_a_step_never_ends(hanging, offline, num_steps) -> None:
+    """The replica says so itself after a second; Ray Serve would replace it."""
+    hanging.num_steps = num_steps
+    (prompt,) = prompts(1)
+    for resumes in (num_steps > 0, False):
+        app = make_front(hanging_task(resumes), hanging, hanging.view)
+        with running(app) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0) as client:
+            text = text_of(chat(client, prompt, stream=True))
+            assert text == offline(prompt, GenerationConfig(max_new_tokens=40)).text
+    assert [name for _, _, name in hanging.asked] == ["a", "b", "b"]
+    with pytest.raises(MachineError, match="no step ended within 1 s"):
+        asyncio.run(hanging.by_name["a"].check_health())
+    asyncio.run(hanging.by_name["b"].check_health())
+
+
+def hanging_task(resumes: bool) -> FrontTask:
+    server = ServerSettings(grace_seconds=1, api_keys=("k",))
+    return FrontTask("tiny-chat", "", 0, engine=CONFIG, server=server, replicas=ReplicaSettings(resumes=resumes))
+
+
+def test_front_says_so_where_a_hanging_replica_has_begun_an_answer(hanging) -> None:
+    hanging.num_steps = 5
+    app = make_front(hanging_task(False), hanging, hanging.view)
+    with (
+        running(app) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0) as client,
+        pytest.raises(openai.APIError, match="replica that was answering died"),
+    ):
+        text_of(chat(client, "hello", stream=True))
+
+
+def test_front_goes_on_elsewhere_when_a_replica_falls_silent(hanging, offline, monkeypatch) -> None:
+    """As a stopped process: no news, and connections that stay open."""
+    monkeypatch.setattr("lmcourse.replicas.board._SILENT_SECONDS", 1.5)
+    hanging.num_steps = 3
+    (prompt,) = prompts(1)
+    hanging.by_name["a"]._leaving.set()  # it posts no more
+    app = make_front(hanging_task(True), hanging, hanging.view)
+    with running(app) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0) as client:
+        assert text_of(chat(client, prompt, stream=True)) == offline(prompt, GenerationConfig(max_new_tokens=40)).text
+    assert [name for _, _, name in hanging.asked] == ["a", "b"]
 
 
 def test_front_goes_on_with_a_sampled_answer_too(front, replicas) -> None:
@@ -229,6 +301,11 @@ def test_front_shows_the_sum_of_its_replicas(front, replicas) -> None:
     assert asdict(front.service.engine.stats())["num_waiting"] == 0
 
 
+def ada_of(http: httpx.Client) -> dict:
+    students = http.get("/class", headers={"Authorization": "Bearer k"}).json()["students"]
+    return next(row for row in students if row["name"] == "Ada")
+
+
 def test_front_of_a_class_shows_who_asks(replicas) -> None:
     students = (Student("Ada", "sk-ada", Quota(max_concurrent=1)), Student("Ben", "sk-ben", Quota()))
     server = ServerSettings(grace_seconds=1, students=students, instructor_key="k")
@@ -241,6 +318,7 @@ def test_front_of_a_class_shows_who_asks(replicas) -> None:
             found = http.get("/class", headers={"Authorization": "Bearer k"}).json()
             there = [one._engine for one in replicas.by_name.values() if "Ada" in one._engine.loads()]
             assert [type(one.engine._scheduler.waiting) for one in there] == [FairQueue]
+            assert any(ada_of(http)["blocks"] > 0 for _ in lines), "its blocks were never told"
         ada, ben = sorted(found["students"], key=lambda row: row["name"])
         assert (ada["running"], ada["waiting"], ada["num_answers"]) == (1, 0, 1)
         assert (ben["running"], ben["num_answers"]) == (0, 0)

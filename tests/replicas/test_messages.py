@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from lmcourse.config import ChatTemplateConfig, GenerationConfig, TurbomindEngineConfig
-from lmcourse.engine import Order, StepOutput
+from lmcourse.engine import AccountLoad, Order, StepOutput
 from lmcourse.errors import ConfigError, LmcourseError, PromptError, RequestFailedError
-from lmcourse.replicas.board import Board, Note, add_up
+from lmcourse.replicas.board import Board, Note, add_up, add_up_loads
 from lmcourse.replicas.carried import CarriedMask, carry
 from lmcourse.replicas.messages import piece_of, refused
 from lmcourse.replicas.settings import FrontTask, ReplicaSettings
@@ -93,3 +93,29 @@ def test_board_adds_up_what_is_on_it_and_counts_generations() -> None:
     assert board.read().generation == 1
     board.post(Note("c", 1, "n", 4, 8, {}))
     assert board.restart() == 5
+
+
+def test_board_calls_silent_who_broke_or_says_nothing() -> None:
+    now = [100.0]
+    board = Board(lambda: now[0])
+    for name in ("a", "b", "c"):
+        board.post(note(name))
+    now[0] += 6
+    board.post(note("b"))
+    board.post(replace(note("c"), broken=True))
+    view = board.read()
+    assert (set(view.notes), view.silent) == ({"b"}, {"c"}), "a is late"
+    now[0] += 5
+    assert board.read().silent == {"a", "c"}
+    board.post(note("a"))
+    board.take_down("b")
+    view = board.read()
+    assert (set(view.notes), view.silent) == ({"a"}, {"c"})
+    now[0] += 7200
+    assert board.read().silent == frozenset(), "forgotten"
+
+
+def test_add_up_loads_sums_by_account() -> None:
+    loads = [{"Ada": AccountLoad(1, 2, 3, 4), None: AccountLoad(1)}, {"Ada": AccountLoad(10, 20, 30, 40)}]
+    notes = [replace(note("x"), loads={name: asdict(load) for name, load in each.items()}) for each in loads]
+    assert add_up_loads(notes) == {"Ada": AccountLoad(11, 22, 33, 44), None: AccountLoad(1)}

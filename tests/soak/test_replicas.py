@@ -127,6 +127,34 @@ def kill_replicas(service: Service, offline: Offline, measured: dict, num_killed
     }  # fmt: skip
 
 
+def stop_a_replica(service: Service, offline: Offline, measured: dict) -> None:
+    """SIGSTOP: alive, its connections open, and no answer any more."""
+    wait_for_replicas(service)
+    cut = gauge(service, "lmcourse_answers_cut_total")
+    victim = service.replica_pids()[0]
+    stopped: list[float] = []
+
+    def stop() -> None:
+        os.kill(victim, signal.SIGSTOP)
+        stopped.append(time.monotonic())
+
+    told = ask_together(service.url, list(offline), NUM_TOKENS, stop, num_whole=10)
+    seconds = time.monotonic() - stopped[0]
+    expect_all(told, offline)
+    num_cut = gauge(service, "lmcourse_answers_cut_total") - cut
+    assert num_cut > 0
+    while victim in service.replica_pids():
+        assert time.monotonic() - stopped[0] < 120, "the replica that hangs was not ended"
+        time.sleep(0.2)
+    ended = time.monotonic() - stopped[0]
+    wait_for_replicas(service)
+    measured["replica_stopped"] = {
+        "answers": len(told), "answers_lost": 0, "answers_cut_and_resumed": int(num_cut),
+        "seconds_to_the_last_answer": round(seconds, 1), "seconds_until_it_was_ended": round(ended, 1),
+        "seconds_until_two_replicas_answer": round(time.monotonic() - stopped[0], 1),
+    }  # fmt: skip
+
+
 def kill_the_front(service: Service, offline: Offline, measured: dict) -> None:
     wait_for_replicas(service)
     while len(service.front_pids()) < 2:
@@ -219,6 +247,7 @@ def test_replicas_lose_no_request_whoever_is_killed(offline, measured) -> None:
         answer_undisturbed(service, offline, measured)
         kill_replicas(service, offline, measured, 1)
         kill_replicas(service, offline, measured, 2)
+        stop_a_replica(service, offline, measured)
         kill_the_front(service, offline, measured)
         restart_all(service, offline, measured)
         stop(service)
