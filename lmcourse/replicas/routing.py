@@ -6,6 +6,10 @@
 Rendezvous hashing: when a replica goes, its requests are spread over the others, and no other request changes its
 place. A prompt without a full block has no order: it goes where the load is least. No Ray, no torch.
 
+In a class a student has a home: the replica with the fewest others at work when he came. Only replicas where nobody
+else works take his requests beside it. So a flood fills one replica, not all, and has one part of one fair queue, not
+one of each; homes differ by one student at most when somebody comes, so parts differ as 1/n and 1/(n + 1) do.
+
 Source: Thaler, Ravishankar 1998; bounded loads: arXiv 1608.01350.
 Lesson: 5 (prefix caching, over several engines)
 """
@@ -15,9 +19,12 @@ from __future__ import annotations
 import hashlib
 import math
 from array import array
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["order_replicas", "prefix_key"]
+__all__ = ["AtWork", "Homes", "order_replicas", "prefix_key"]
+
+AtWork = Mapping[str, Counter[str | None]]  # answers under way by account, for each replica
 
 _FIRST_BLOCKS = 2  # a system prompt, mostly; more would part the turns of one conversation
 _LOAD_CAP = 1.25  # of the mean load
@@ -42,3 +49,24 @@ def order_replicas(key: bytes | None, loads: Mapping[str, int], avoid: Collectio
 
 def _affinity(key: bytes, name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), key=key, digest_size=8).digest(), "big")
+
+
+class Homes:
+    """Where each account of a class belongs."""
+
+    def __init__(self) -> None:
+        self._homes: dict[str, str] = {}
+
+    def order(self, account: str, at_work: AtWork, best: Sequence[str], avoid: Collection[str]) -> list[str]:
+        """The names in `best`, which are in the order without a class, as this account should ask them."""
+        usable = [name for name in best if name not in avoid] or list(best)
+        if not usable:
+            return []
+        others = {name: len(at_work[name].keys() - {account}) for name in best}
+        home = self._homes.get(account, "")
+        works = any(account in at_work[name] for name in usable)
+        if home not in usable or not (works or others[home] <= min(others[name] for name in usable) + 1):
+            home = self._homes[account] = min(usable, key=others.__getitem__)
+        allowed = {name for name in usable if name == home or not others[name]}
+        load = {name: at_work[name].total() if len(allowed) > 1 else 0 for name in best}
+        return sorted(best, key=lambda name: (name not in allowed, load[name]))

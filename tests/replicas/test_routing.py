@@ -1,14 +1,19 @@
-"""Alike beginnings meet, loads stay within the cap, and a replica that goes moves nobody else's requests."""
+"""Alike beginnings meet, loads stay within the cap, a replica that goes moves nobody else's requests; a class."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter
 
 import pytest
 
-from lmcourse.replicas.routing import order_replicas, prefix_key
+from lmcourse.engine.blocks import BlockManager
+from lmcourse.engine.fair_queue import FairQueue
+from lmcourse.engine.request import Request
+from lmcourse.engine.scheduler import Scheduler
+from lmcourse.replicas.routing import Homes, order_replicas, prefix_key
 
 
 @pytest.fixture
@@ -64,3 +69,85 @@ def test_order_replicas_puts_those_to_avoid_last(rng, key) -> None:
     order = order_replicas(key, loads, avoid)
     assert set(order[-2:]) == avoid
     assert order_replicas(key, {}, avoid) == []
+
+
+def test_homes_keep_an_account_where_it_works_while_others_work_elsewhere() -> None:
+    homes = Homes()
+    at_work = {"a": Counter({"Ben": 1}), "b": Counter({"Cem": 1, "Dai": 1})}
+    for _ in range(40):
+        name = homes.order("Ada", at_work, ["b", "a"], ())[0]
+        at_work[name]["Ada"] += 1
+    assert (at_work["a"]["Ada"], at_work["b"]["Ada"]) == (40, 0)
+
+
+def test_homes_give_an_account_every_replica_that_nobody_else_uses() -> None:
+    homes = Homes()
+    at_work = {name: Counter() for name in "abc"}
+    at_work["b"]["Ben"] = 1
+    for _ in range(40):
+        at_work[homes.order("Ada", at_work, ["a", "b", "c"], ())[0]]["Ada"] += 1
+    assert [at_work[name]["Ada"] for name in "abc"] == [20, 0, 20]
+
+
+def test_homes_move_when_the_replica_is_gone_or_to_be_avoided() -> None:
+    homes = Homes()
+    at_work = {"a": Counter(), "b": Counter({"Ben": 1})}
+    assert homes.order("Ada", at_work, ["a", "b"], ()) == ["a", "b"]
+    assert homes.order("Ada", at_work, ["a", "b"], {"a"}) == ["b", "a"]
+    assert homes.order("Ada", {"b": Counter({"Ben": 1})}, ["b"], ()) == ["b"]
+    assert homes.order("Ada", {}, [], ()) == []
+    assert homes.order("Ada", at_work, ["a", "b"], {"a", "b"})[0] == "a", "all are to be avoided: as without"
+
+
+class Replica:
+    """A scheduler with a fair queue of eight places, whose steps take as long as there are answers in it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        queue = FairQueue(lambda: self.now, num_easy=1)
+        self.scheduler = Scheduler(BlockManager(4096, 16), max_running=8, max_tokens_per_step=2048, waiting=queue)
+
+    def step(self) -> list[Request]:
+        """What has ended."""
+        plan = self.scheduler.schedule()
+        self.scheduler.apply(plan)
+        self.scheduler.record_launched(plan)
+        self.now += 0.005 + 0.001 * plan.num_tokens
+        ended = []
+        for chunk in plan.chunks:
+            if chunk.samples:
+                chunk.request.append(7)
+                if chunk.request.num_tokens == chunk.request.max_tokens:
+                    ended.append(chunk.request)
+                    self.scheduler.remove(chunk.request)
+        return ended
+
+
+def test_class_behind_two_replicas_gets_equal_shares_beside_a_flood(rng) -> None:
+    """Twenty students with one question open, one with forty; each asks again at once."""
+    replicas = {name: Replica() for name in "ab"}
+    homes, ids = Homes(), itertools.count()
+    at_work = {name: Counter() for name in replicas}
+    served = Counter()
+
+    def ask(account: str) -> None:
+        loads = {name: work.total() for name, work in at_work.items()}
+        name = homes.order(account, at_work, order_replicas(None, loads), ())[0]
+        request = Request(next(ids), [1] * rng.randint(5, 30), 0, account=account)
+        request.max_tokens = request.prompt_len + rng.randint(5, 30)
+        at_work[name][account] += 1
+        replicas[name].scheduler.add(request)
+
+    students = [f"student {i}" for i in range(20)]
+    for account in [*students[:7], *["flood"] * 40, *students[7:]]:
+        ask(account)
+    while min(replica.now for replica in replicas.values()) < 60:
+        name = min(replicas, key=lambda name: replicas[name].now)  # clocks stay together
+        for request in replicas[name].step():
+            at_work[name] = +(at_work[name] - Counter({request.account: 1}))
+            served[request.account] += len(request.token_ids) if replicas[name].now > 10 else 0
+            ask(request.account)
+    fair = served.total() / len(served)
+    print({account: round(count / fair, 3) for account, count in served.items()})
+    assert len(served) == 21
+    assert all(0.8 * fair <= count <= 1.2 * fair for count in served.values())
