@@ -84,6 +84,15 @@ def _is_number(low: float, high: float = math.inf) -> Callable[[Any], bool]:
     return lambda value: low <= value <= high and math.isfinite(value)
 
 
+def _is_id(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_bias(value: object) -> bool:
+    """Whether this is OpenAI's logit_bias, with ids as numbers."""
+    return isinstance(value, dict) and all(map(_is_id, value)) and all(map(_is_number(-100, 100), value.values()))
+
+
 @_named_keywords
 @dataclass(frozen=True)
 class TurbomindEngineConfig:
@@ -148,6 +157,9 @@ class GenerationConfig:
     top_k: int | None = None  # most likely tokens kept; 0: all
     min_p: float | None = None  # tokens at least this fraction as likely as the best; 0: all
     repetition_penalty: float = 1.0  # > 1 makes tokens already seen less likely (arXiv 1909.05858 §4.1)
+    presence_penalty: float = 0.0  # taken from the logits of tokens that the answer has already (OpenAI's)
+    frequency_penalty: float = 0.0  # the same, times how often it has them
+    logit_bias: dict[int, float] | None = None  # added to the logits of these tokens
     ignore_eos: bool = False
     random_seed: int | None = None  # the same seed gives the same answer whatever else is in the batch
     stop_words: list[str] | None = None  # the answer ends before the first of these; they may span tokens
@@ -158,8 +170,13 @@ class GenerationConfig:
     logprobs: int | None = None  # most likely tokens reported per position, besides the chosen one
 
     def __post_init__(self) -> None:
-        for name in ("n", "max_new_tokens"):
-            _check(self, name, "a whole number, 1 or more", _is_count(1))
+        required: dict[str, tuple[str, Callable[[Any], bool]]] = {
+            "n": ("a whole number, 1 or more", _is_count(1)),
+            "max_new_tokens": ("a whole number, 1 or more", _is_count(1)),
+            "repetition_penalty": ("a finite number above 0", lambda v: _is_number(0)(v) and v > 0),
+            "presence_penalty": ("a number from -2 to 2", _is_number(-2, 2)),
+            "frequency_penalty": ("a number from -2 to 2", _is_number(-2, 2)),
+        }
         optional: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "temperature": ("a finite number, 0 or more", _is_number(0)),
             "top_p": ("a number above 0, at most 1", lambda v: _is_number(0, 1)(v) and v > 0),
@@ -168,18 +185,18 @@ class GenerationConfig:
             "random_seed": ("a whole number from 0 to 2**64 - 1", lambda v: _is_count(0)(v) and v < 2**64),
             "min_new_tokens": ("a whole number, 0 or more", _is_count(0)),
             "logprobs": ("a whole number from 0 to 1024", lambda v: _is_count(0)(v) and v <= 1024),
+            "logit_bias": ("a dict from token ids to numbers from -100 to 100", _is_bias),
+            "stop_token_ids": ("a list of token ids", lambda v: all(map(_is_id, v))),
         }
-        for name, (rule, ok) in optional.items():
-            if getattr(self, name) is not None:
-                _check(self, name, rule, ok)
-        _check(self, "repetition_penalty", "a finite number above 0", lambda v: _is_number(0)(v) and v > 0)
+        for name, (rule, ok) in (
+            required | {k: v for k, v in optional.items() if getattr(self, k) is not None}
+        ).items():
+            _check(self, name, rule, ok)
         _check_choice(self, "do_sample", (None, True, False))
         for name in ("ignore_eos", "skip_special_tokens"):
             _check_choice(self, name, (True, False))
         for name in ("stop_words", "bad_words"):
             self._check_words(name)
-        if self.stop_token_ids is not None:
-            _check(self, "stop_token_ids", "a list of token ids", lambda v: all(type(i) is int and i >= 0 for i in v))
 
     def _check_words(self, name: str) -> None:
         words = getattr(self, name)

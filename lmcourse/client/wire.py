@@ -22,7 +22,8 @@ __all__ = ["Piece", "Request", "Usage", "make_request", "read_pieces", "read_usa
 _CHAT, _PLAIN = "/v1/chat/completions", "/v1/completions"
 _ID_MARK, _NEVER = "token_id:", -9999.0
 _FINISH: dict[str, FinishReason] = {"length": "length", "abort": "abort"}  # all others are a kind of stop
-_OWN_FIELDS = ("repetition_penalty", "ignore_eos", "skip_special_tokens", "bad_words", "min_new_tokens", "min_p",
+_OWN_FIELDS = ("repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
+               "ignore_eos", "skip_special_tokens", "bad_words", "min_new_tokens", "min_p",
                "stop_token_ids")  # fmt: skip
 
 

@@ -60,6 +60,7 @@ class Intake:
         room = self._session_len - len(prompt)
         stops = self._make_stop_rule(gen, stop_ids, room)
         banned_ids = self._find_banned(gen.bad_words or ())
+        self._check_ids(gen.logit_bias or (), "logit_bias")
         sampling = make_sampling_rule(gen, banned_ids=banned_ids, stop_ids=stops.stop_ids, mask=mask)
         if len({*sampling.banned_ids, *sampling.early_ids}) >= self._spec.vocab:
             raise ConfigError("bad_words leave no token to generate", expected="fewer bad_words", where="bad_words")
@@ -110,16 +111,14 @@ class Intake:
         ends = frozenset() if gen.ignore_eos else frozenset(self._spec.eos_ids) | self._check_ids(template_ids)
         return StopRule(own | ends, words, min(gen.max_new_tokens, room), gen.min_new_tokens or 0)
 
-    def _check_ids(self, ids: Iterable[int]) -> frozenset[int]:
+    def _check_ids(self, ids: Iterable[int], where: str = "stop_token_ids") -> frozenset[int]:
         found = frozenset(ids)
         wrong = [
             token_id for token_id in found if not isinstance(token_id, int) or not 0 <= token_id < self._spec.vocab
         ]
         if wrong:
             expected = f"token ids from 0 to {self._spec.vocab - 1}"
-            raise ConfigError(
-                "a stop id is not in the vocabulary", expected=expected, got=wrong[0], where="stop_token_ids"
-            )
+            raise ConfigError(f"{where}: an id is not in the vocabulary", expected=expected, got=wrong[0], where=where)
         return found
 
     def _find_exact(self, words: Sequence[str]) -> frozenset[int]:

@@ -4,8 +4,8 @@ The idea: every rule of GenerationConfig is one masked operation over the whole 
 not use a rule have its neutral value. If every row is greedy and unedited, all of it is a single argmax.
 
     raw ─┬─ log-softmax ────────────────────────────────────────────────── logprobs reported
-         └─ repetition penalty ─ bans, masks ─┬─ argmax ───────────────── greedy rows
-                                              └─ / temperature ─ top-k ─ top-p ─ min-p ─ draw   other rows
+         └─ penalties, biases ─ bans, masks ─┬─ argmax ───────────────── greedy rows
+                                             └─ / temperature ─ top-k ─ top-p ─ min-p ─ draw   other rows
 
 Filters keep ties: a token as likely as the last one kept is kept too, so the outcome never depends on how a sort
 breaks ties.
@@ -18,6 +18,7 @@ Lesson: 2 (passing generation parameters)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -118,13 +119,16 @@ def choose(logits: Tensor, requests: Sequence[Request], rules: Sequence[Sampling
 
 
 def _edit(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingRule]) -> bool:
-    """Apply repetition penalties, bans and masks in place; whether there were any."""
+    """Apply penalties, biases, bans and masks in place; whether there were any."""
     penalised = [row for row, rule in enumerate(rules) if rule.repetition_penalty != 1]
     if penalised:
         cells = _cells(logits, penalised, [list(requests[row].distinct_ids) for row in penalised])
         factor = logits.new_tensor([_representable(rule.repetition_penalty) for rule in rules])[cells[0]]
         seen = logits[cells]
         logits[cells] = torch.where(seen > 0, seen / factor, seen * factor).nan_to_num()
+    shifted = [row for row, rule in enumerate(rules) if rule.counts_outputs or rule.biased_ids]
+    if shifted:
+        _shift(logits, shifted, [_shifts(requests[row], rules[row]) for row in shifted])
     bans = [
         (row, (*rule.banned_ids, *(rule.early_ids if request.num_outputs < rule.min_new_tokens else ())))
         for row, (request, rule) in enumerate(zip(requests, rules, strict=True))
@@ -135,7 +139,22 @@ def _edit(logits: Tensor, requests: Sequence[Request], rules: Sequence[SamplingR
     masked = [row for row, rule in enumerate(rules) if rule.mask is not None]
     for row in masked:
         _apply_mask(logits[row], requests[row], rules[row])
-    return bool(penalised or bans or masked)
+    return bool(penalised or shifted or bans or masked)
+
+
+def _shifts(request: Request, rule: SamplingRule) -> dict[int, float]:
+    """What is added to which token's logit: its bias - frequency_penalty · count - presence_penalty · [count > 0]."""
+    shifts = dict(zip(rule.biased_ids, rule.biases, strict=True))
+    if rule.counts_outputs:
+        for token_id, count in Counter(request.output_ids).items():
+            taken = rule.frequency_penalty * count + rule.presence_penalty
+            shifts[token_id] = shifts.get(token_id, 0.0) - taken
+    return shifts
+
+
+def _shift(logits: Tensor, rows: Sequence[int], shifts: Sequence[dict[int, float]]) -> None:
+    amounts = [amount for of_row in shifts for amount in of_row.values()]
+    logits[_cells(logits, rows, [list(of_row) for of_row in shifts])] += logits.new_tensor(amounts)
 
 
 def allowed_tokens(request: Request, rule: SamplingRule) -> NDArray[np.bool_]:

@@ -46,6 +46,10 @@ class SamplingRule:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    biased_ids: tuple[int, ...] = ()  # tokens whose logits are shifted, by `biases`
+    biases: tuple[float, ...] = ()
     seed: int = 0
     banned_ids: tuple[int, ...] = ()  # never chosen
     early_ids: tuple[int, ...] = ()  # not chosen before min_new_tokens: whatever would stop the request
@@ -56,12 +60,19 @@ class SamplingRule:
     @cached_property
     def is_plain(self) -> bool:
         """Whether a token is all that is wanted, from logits as they are."""
-        return self.num_logprobs is None and not (self.needs_host or self.banned_ids or self.early_ids)
+        return self.num_logprobs is None and not (
+            self.needs_host or self.banned_ids or self.early_ids or self.biased_ids
+        )
+
+    @cached_property
+    def counts_outputs(self) -> bool:
+        """Whether it matters how often the answer has each token."""
+        return bool(self.presence_penalty or self.frequency_penalty)
 
     @property
     def needs_host(self) -> bool:
         """Whether the host must know a token before it can help to sample the next."""
-        return self.repetition_penalty != 1 or self.mask is not None
+        return self.repetition_penalty != 1 or self.counts_outputs or self.mask is not None
 
 
 def make_sampling_rule(
@@ -75,6 +86,10 @@ def make_sampling_rule(
         top_p=1.0 if gen.top_p is None else float(gen.top_p),
         min_p=gen.min_p or 0.0,
         repetition_penalty=float(gen.repetition_penalty),
+        presence_penalty=float(gen.presence_penalty),
+        frequency_penalty=float(gen.frequency_penalty),
+        biased_ids=tuple(gen.logit_bias or ()),
+        biases=tuple(map(float, (gen.logit_bias or {}).values())),
         seed=secrets.randbits(64) if gen.random_seed is None else gen.random_seed,
         banned_ids=tuple(banned_ids),
         early_ids=tuple(sorted(stop_ids)) if gen.min_new_tokens else (),

@@ -43,9 +43,10 @@ def make_requests(rng, vocab=4096):
             {},
             {"random_seed": rng.randrange(2**40), "top_k": 20, "temperature": 1.3},
             {"random_seed": 7, "top_p": 0.9, "repetition_penalty": 1.2},
+            {"frequency_penalty": 1.5, "logit_bias": {5: 3.0, 9: -100}},
             {"logprobs": 3},
             {"bad_words": ["the"], "min_new_tokens": 3},
-        ][number % 5]
+        ][number % 6]
         gen = GenerationConfig(max_new_tokens=30 if length == 170 else rng.randint(1, 24), ignore_eos=True, **rule)
         requests.append((prompt, gen, Odd(vocab) if number == 6 else None))
     return requests

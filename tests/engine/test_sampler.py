@@ -160,6 +160,28 @@ def test_sample_repetition_penalty_covers_prompt_and_output(penalty: float) -> N
     assert token.token_id == int(expected.argmax())
 
 
+@pytest.mark.parametrize("outputs", [(), (3,), (3, 1, 3, 3)])
+def test_sample_counts_of_the_output_and_biases_shift_logits(generator, outputs: tuple[int, ...]) -> None:
+    """OpenAI's rule: logit + bias - frequency · count - presence · [count > 0]; the prompt does not count."""
+    logits = torch.randn(4, 7, generator=generator)
+    rules = [
+        SamplingRule(presence_penalty=1.5, frequency_penalty=0.75),
+        SamplingRule(frequency_penalty=-2.0, biased_ids=(3, 6), biases=(-100.0, 2.5)),
+        SamplingRule(biased_ids=(5,), biases=(100.0,)),
+        SamplingRule(),
+    ]
+    expected = logits.double().clone()
+    for row, rule in enumerate(rules):
+        for token_id in set(outputs):
+            expected[row, token_id] -= rule.frequency_penalty * outputs.count(token_id) + rule.presence_penalty
+        for token_id, bias in zip(rule.biased_ids, rule.biases, strict=True):
+            expected[row, token_id] += bias
+    tokens = sample_rows(logits, rules, prompt=(0, 0, 3), outputs=outputs)
+    assert [token.token_id for token in tokens] == expected.argmax(-1).tolist()
+    assert [rule.is_plain for rule in rules] == [False, False, False, True]
+    assert [rule.needs_host for rule in rules] == [True, True, False, False]
+
+
 def test_sample_penalised_row_leaves_others_alone(generator) -> None:
     logits = torch.randn(3, 50, generator=generator)
     rules = [SamplingRule(), SamplingRule(repetition_penalty=1e6), SamplingRule()]

@@ -34,6 +34,8 @@ rules = st.fixed_dictionaries(
         "temperature": st.sampled_from([0.0, 0.5, 3.0]),
         "top_k": st.integers(0, 60),
         "repetition_penalty": st.sampled_from([0.7, 1.5]),
+        "frequency_penalty": st.sampled_from([-1.0, 2.0]),
+        "logit_bias": st.sampled_from([{0: 5.0}, {1: -100, 2: 1.5}]),
         "min_new_tokens": st.integers(1, 6),
         "stop_token_ids": st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=20),
         "logprobs": st.integers(0, 4),

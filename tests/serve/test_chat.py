@@ -18,6 +18,15 @@ def ask(client, text, **settings):
     return client.chat.completions.create(model="tiny-chat", messages=[{"role": "user", "content": text}], **settings)
 
 
+def test_penalties_and_biases_are_the_pipelines(client, pipe) -> None:
+    hello = pipe("hi").token_ids[0]
+    settings = {"presence_penalty": 0.5, "frequency_penalty": 2.0}
+    expected = pipe("hi", max_new_tokens=12, logit_bias={hello: -100}, **settings)
+    answer = ask(client, "hi", max_tokens=12, logit_bias={str(hello): -100}, **settings)
+    assert answer.choices[0].message.content == expected.text
+    assert hello not in expected.token_ids
+
+
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_chat_is_the_pipelines_answer(client, pipe, question) -> None:
     expected = pipe(question)

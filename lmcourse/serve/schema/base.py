@@ -32,6 +32,9 @@ __all__ = [
 FinishReason = Literal["stop", "length", "tool_calls", "abort"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+_Penalty = Annotated[Number, Field(ge=-2, le=2)]
+_Bias = Annotated[Number, Field(ge=-100, le=100)]
+_IdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 _Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -79,6 +82,11 @@ class SamplingRequest(Request):
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(None, description="0 keeps all tokens.")
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[Number, Field(gt=0, le=100)] | None = Field(None, description="1 is none.")
+    presence_penalty: _Penalty | None = Field(None, description="Taken from logits of tokens that the answer has.")
+    frequency_penalty: _Penalty | None = Field(None, description="The same, times how often it has them.")
+    logit_bias: Annotated[dict[_IdText, _Bias], Field(max_length=1024)] | None = Field(
+        None, description='Token ids as text and what is added to their logits: {"1234": -100}.'
+    )
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
         None, description="The same seed gives the same answer, whatever else the server does."
     )
@@ -103,6 +111,9 @@ class SamplingRequest(Request):
             top_k=self.top_k,
             min_p=self.min_p,
             repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias={int(token_id): bias for token_id, bias in (self.logit_bias or {}).items()} or None,
             random_seed=None if self.seed is None else self.seed % 2**64,
             stop_words=stop or None,
             ignore_eos=bool(self.ignore_eos),

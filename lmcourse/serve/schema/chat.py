@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lmcourse.serve.schema.base import Answer, FinishReason, NotHere, Request, SamplingRequest, StreamOptions, Usage
+from lmcourse.serve.schema.base import Answer, FinishReason, Request, SamplingRequest, StreamOptions, Usage
 
 __all__ = [
     "AnswerMessage",
@@ -27,7 +27,6 @@ __all__ = [
     "JsonSchema",
     "Messages",
     "NamedTool",
-    "NotHere",
     "ResponseFormat",
     "TextPart",
     "TokenLogprob",
@@ -177,9 +176,6 @@ class ChatRequest(SamplingRequest):
         None, description="Default: auto if there are tools."
     )
     parallel_tool_calls: bool | None = Field(None, description="Accepted: the model calls one tool at a time.")
-    frequency_penalty: NotHere = None
-    presence_penalty: NotHere = None
-    logit_bias: NotHere = None
     user: str | None = Field(None, description="Accepted and not kept.")
     session_id: int | None = Field(None, description="LMDeploy's; accepted and not needed.")
     store: bool | None = Field(None, description="Accepted: nothing is stored.")

@@ -35,9 +35,6 @@ class CompletionRequest(SamplingRequest):
     stream: bool | None = None
     stream_options: StreamOptions | None = Field(None, description="Needs stream: true.")
     suffix: NotHere = None
-    frequency_penalty: NotHere = None
-    presence_penalty: NotHere = None
-    logit_bias: NotHere = None
     user: str | None = Field(None, description="Accepted and not kept.")
     session_id: int | None = Field(None, description="LMDeploy's; accepted and not needed.")
 
