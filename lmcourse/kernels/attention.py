@@ -5,10 +5,11 @@ Each token of the batch attends to its request's cached positions, which lie in 
     block_tables[r] = [5, 2, 9]      pool   0 1 2 3 4 5 6 7 8 9
     request r       = 150 tokens            . . # . . # . . . #     tokens_per_block = 64: 5, 2 full, 22 slots of 9
 
-Decodes (one new token each) run together, block by block, whatever their lengths. A softmax is a quotient of two sums
-of exp(score - peak), and sums with different peaks can be added once each is scaled to the highest (arXiv 2205.14135
-§3.1): so every block is attended to on its own, and a request's blocks are merged afterwards. The query heads that
-share a key/value head are the rows of one small product:
+Decodes (one new token each) run together: those whose contexts are about as long side by side, padded to the longest.
+Where a Reach hides most of the past, block by block instead. A softmax is a quotient of two sums of exp(score - peak),
+and sums with different peaks can be added once each is scaled to the highest (arXiv 2205.14135 §3.1): so every block
+is attended to on its own, and a request's blocks are merged afterwards. The query heads that share a key/value head are
+the rows of one small product:
 
     blocks of all requests   A0 A1 A2 B0 C0 C1 …     each: scores [queries_per_kv, tokens_per_block] → peak, sums
     merged per request       A: A0 + A1 + A2 at the highest of their peaks        B: B0        C: C0 + C1
@@ -16,7 +17,7 @@ share a key/value head are the rows of one small product:
 Prefills run one request at a time, causal, offset by the positions that are cached already; so does a lone decode.
 
 Traffic of a decode, InternLM2-1.8B: 4 KiB of keys and values per cached token and layer. This form also writes and
-reads a copy, in pieces that stay in the processor's cache, which a paged kernel saves. FLOPs per cached token:
+reads a copy, which a paged kernel saves. FLOPs per cached token:
 4 · num_heads · head_dim.
 
 A Reach bends scores by distance (ALiBi) or ends it (a window): reach.py.
@@ -42,7 +43,7 @@ from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
 from lmcourse.kernels.operands import ALL_BEFORE, Reach
 from lmcourse.kernels.packed_kv import AnyKV
 from lmcourse.kernels.prefill_attention import prefill_attention
-from lmcourse.kernels.ragged import RaggedBatch
+from lmcourse.kernels.ragged import Alike, RaggedBatch
 from lmcourse.kernels.reach import attend_plainly, bend_scores, is_everything, unseen
 
 __all__ = ["ragged_attention", "ragged_attention_batched", "ragged_attention_reference", "ragged_attention_triton"]
@@ -70,8 +71,11 @@ def ragged_attention_batched(
 ) -> Tensor:
     """Decodes together, prefills one by one."""
     out = torch.empty_like(q)
-    together = batch.num_decodes if batch.num_decodes > 1 else 0  # one decode alone is quicker without the merging
-    if together:
+    together = batch.num_decodes
+    if together and is_everything(reach, max(batch.context_lens[:together])):
+        for alike in batch.alike:
+            out[alike.rows] = _decode_alike(q[alike.rows], layer, batch.block_tables[alike.rows], alike, scale)
+    elif together:
         columns = -(-max(batch.context_lens[:together]) // layer.tokens_per_block)
         tables = batch.block_tables[:together, :columns]
         out[:together] = _decode(q[:together], layer, tables, batch.positions[:together], scale, reach)
@@ -121,6 +125,18 @@ def _fused(
         queries, keys[None], values[None], attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True
     )
     return attended[0].transpose(0, 1)
+
+
+def _decode_alike(q: Tensor, layer: AnyKV, tables: Tensor, alike: Alike, scale: float) -> Tensor:
+    """One token per request, all of which see everything: q [requests, num_heads, head_dim]."""
+    columns = -(-alike.longest // layer.tokens_per_block)
+    read = layer.read_tables(tables[:, :columns])
+    keys, values = (x[:, :, : alike.longest].float() for x in read)
+    request, position = alike.stale
+    values[request, :, position] = 0  # a weight of 0 is not enough: 0 · NaN is NaN
+    queries = rearrange(q.float() * scale, "r (k g) d -> r k g d", k=layer.num_kv_heads)
+    scores = (queries @ keys.transpose(2, 3)).masked_fill_(alike.beyond[:, None, None], float("-inf"))
+    return (scores.softmax(dim=-1) @ values).flatten(1, 2).to(q.dtype)
 
 
 def _decode(q: Tensor, layer: AnyKV, tables: Tensor, positions: Tensor, scale: float, reach: Reach) -> Tensor:

@@ -124,6 +124,12 @@ class PackedKV(NamedTuple):
         )
         return keys, values
 
+    def read_tables(self, tables: Tensor) -> tuple[Tensor, Tensor]:
+        """As LayerKV's, float32."""
+        read = (x.unflatten(0, tables.shape) for x in self.read(tables.flatten()))
+        keys, values = (x.transpose(1, 2).flatten(2, 3) for x in read)
+        return keys, values
+
     def write(self, keys: Tensor, values: Tensor, slots: Tensor) -> None:
         """Quantise [num_tokens, num_kv_heads, head_dim] and put each token at its slot."""
         blocks, offsets = slots // self.tokens_per_block, slots % self.tokens_per_block

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LayerKV", "RaggedBatch"]
+__all__ = ["Alike", "LayerKV", "RaggedBatch"]
 
 
 class LayerKV(NamedTuple):
@@ -50,11 +50,30 @@ class LayerKV(NamedTuple):
         """Keys and values of these blocks, both [blocks, num_kv_heads, tokens_per_block, head_dim]."""
         return self.keys.index_select(0, blocks), self.values.index_select(0, blocks)
 
+    def read_tables(self, tables: Tensor) -> tuple[Tensor, Tensor]:
+        """What lies behind block tables [requests, columns], both [requests, num_kv_heads, tokens, head_dim]."""
+        num_blocks, num_kv_heads, tokens_per_block, head_dim = self.keys.shape
+        heads = torch.arange(num_kv_heads, dtype=tables.dtype, device=tables.device)
+        runs = ((tables * num_kv_heads)[:, None] + heads[:, None]).flatten()  # one head of one block each
+        shape = (tables.shape[0], num_kv_heads, tables.shape[1] * tokens_per_block, head_dim)
+        by_run = (x.view(num_blocks * num_kv_heads, tokens_per_block * head_dim) for x in (self.keys, self.values))
+        keys, values = (x.index_select(0, runs).view(shape) for x in by_run)
+        return keys, values
+
     def write(self, keys: Tensor, values: Tensor, slots: Tensor) -> None:
         """Put [num_tokens, num_kv_heads, head_dim] at the tokens' slots."""
         blocks, offsets = slots // self.tokens_per_block, slots % self.tokens_per_block
         self.keys[blocks, :, offsets] = keys.to(self.keys.dtype)
         self.values[blocks, :, offsets] = values.to(self.values.dtype)
+
+
+class Alike(NamedTuple):
+    """Decodes of a batch whose contexts differ by a factor of two at most: padded to the longest, little is wasted."""
+
+    rows: Tensor  # int64 [requests]: which
+    longest: int  # context
+    beyond: Tensor  # bool [requests, longest]: where a context is over
+    stale: tuple[Tensor, Tensor]  # the same as indices
 
 
 @dataclass(frozen=True)
@@ -82,3 +101,20 @@ class RaggedBatch:
         if self.starts is not None:
             return self.starts
         return torch.tensor(self.query_starts, dtype=torch.int32, device=self.positions.device)
+
+    @cached_property
+    def alike(self) -> tuple[Alike, ...]:
+        """The decodes by length, made once for all layers."""
+        lens = self.context_lens[: self.num_decodes]
+        groups: list[list[int]] = []
+        for row in sorted(range(len(lens)), key=lens.__getitem__):
+            if not groups or lens[row] > 2 * lens[groups[-1][0]]:
+                groups.append([])
+            groups[-1].append(row)
+        return tuple(self._pad(rows, [lens[row] for row in rows]) for rows in groups)
+
+    def _pad(self, rows: list[int], lens: list[int]) -> Alike:
+        device, longest = self.positions.device, lens[-1]
+        beyond = torch.arange(longest, device=device) >= torch.tensor(lens, device=device)[:, None]
+        request, position = beyond.nonzero(as_tuple=True)
+        return Alike(torch.tensor(rows, device=device), longest, beyond, (request, position))

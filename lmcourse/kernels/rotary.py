@@ -23,10 +23,11 @@ from torch import Tensor
 
 from lmcourse.kernels.dispatch import Operation, check_shape
 
-__all__ = ["rotate", "rotate_reference"]
+__all__ = ["rotate", "rotate_heads", "rotate_reference"]
 
 
-def _rotate_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x: [num_tokens, heads, head_dim]; cos and sin: [num_tokens, 1, head_dim / 2], one angle for all heads."""
     first, second = x.float().chunk(2, dim=-1)  # each [num_tokens, heads, head_dim / 2]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
@@ -34,7 +35,7 @@ def _rotate_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def rotate_reference(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """The formula, in float32; one angle serves all heads of a token."""
     cos, sin = cos[:, None, :], sin[:, None, :]
-    return _rotate_heads(q, cos, sin), _rotate_heads(k, cos, sin)
+    return rotate_heads(q, cos, sin), rotate_heads(k, cos, sin)
 
 
 _ROTATE = Operation(reference=rotate_reference)

@@ -41,7 +41,7 @@ from lmcourse.kernels.lang import (
 )
 from lmcourse.kernels.operands import Rotation
 from lmcourse.kernels.packed_kv import AnyKV, PackedKV, store_cells
-from lmcourse.kernels.rotary import rotate_reference
+from lmcourse.kernels.rotary import rotate_heads
 
 __all__ = ["check_pool", "count_heads", "rotate_write", "rotate_write_reference", "rotate_write_triton", "store_pairs"]
 
@@ -71,8 +71,9 @@ def rotate_write_reference(parts: Tensor, rotation: Rotation, kv: AnyKV, slots: 
     num_kv_heads, head_dim = kv.num_kv_heads, kv.head_dim
     qkv = (parts[0] if parts.shape[0] == 1 else parts.sum(dim=0)).to(dtype)
     heads = qkv.view(slots.shape[0], -1, head_dim)
-    q, k, v = heads.split((heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads), dim=1)
-    q, k = rotate_reference(q, k, rotation.cos, rotation.sin)
+    turning, v = heads.split((heads.shape[1] - num_kv_heads, num_kv_heads), dim=1)
+    turned = rotate_heads(turning, rotation.cos[:, None], rotation.sin[:, None])
+    q, k = turned.split((turned.shape[1] - num_kv_heads, num_kv_heads), dim=1)
     write_kv_reference(k, v, kv, slots)
     return q
 

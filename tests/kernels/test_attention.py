@@ -35,6 +35,17 @@ def test_ragged_attention_any_batch_and_heads(operation, name, num_heads, num_kv
     torch.testing.assert_close(out.double(), paged.attend(q, scale), atol=TOLERANCES[q.dtype], rtol=0)
 
 
+def test_alike_decodes_waste_no_more_than_they_need(make_paged):
+    lens = torch.randint(1, 300, (40,)).tolist()
+    batch = make_paged([*((1, length) for length in lens), (3, 7)], num_kv_heads=1, head_dim=8).batch
+    assert sorted(row for alike in batch.alike for row in alike.rows.tolist()) == list(range(40))
+    for alike in batch.alike:
+        own = [lens[row] for row in alike.rows]
+        assert alike.longest == max(own) <= 2 * min(own)
+        assert (~alike.beyond).sum(dim=1).tolist() == own
+    assert len(batch.alike) <= 9
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("tokens_per_block", [1, 16, 64])
 def test_ragged_attention_half_precision(dtype, tokens_per_block, form, make_paged):
