@@ -17,6 +17,7 @@ from lmcourse.engine.graphs import choose_recorder
 from lmcourse.engine.kv_cache import make_kv_cache
 from lmcourse.engine.runner import ModelRunner, count_weight_bytes
 from lmcourse.engine.settings import choose_session_len, scale_queries, scale_rotary
+from lmcourse.layers import Linear
 
 if TYPE_CHECKING:
     from lmcourse.models import Decoder
@@ -39,6 +40,9 @@ def assemble(decoder: Decoder, config: TurbomindEngineConfig, encoder: Encoder |
     if spec != decoder.spec:
         decoder.respecify(spec)
     weight_bytes = count_weight_bytes(decoder, encoder)
+    for module in decoder.modules():
+        if isinstance(module, Linear):
+            module.arrange()
     recorder = choose_recorder(config, decoder.device)
     memory = {"weight_bytes": weight_bytes, "num_spare": int(recorder is not None)}
     kv, blocks = make_kv_cache(decoder, config, **memory)

@@ -17,6 +17,7 @@ composed, where it is faster that way, of
     swiglu.py             swiglu              the gated activation of the MLP
     gelu.py               gelu, geglu         those of other families; norm_up.py: a norm, a matrix and a GELU
     rms_norm.py           rms_norm, add_rms_norm   the norm by itself
+    arranged.py           arrange_weight      weights as a processor's library reads them
 
 a mixture of experts in the place of an MLP:
 
@@ -44,6 +45,7 @@ ragged.py (RaggedBatch, LayerKV), reach.py (scores and distance), packed_kv.py (
 
 from lmcourse.kernels.add_norm import add_norm
 from lmcourse.kernels.angles import angles
+from lmcourse.kernels.arranged import arrange_weight
 from lmcourse.kernels.attention import ragged_attention
 from lmcourse.kernels.gelu import geglu, geglu_tanh, gelu, gelu_tanh
 from lmcourse.kernels.kv_write import write_kv
@@ -99,6 +101,7 @@ __all__ = [
     "add_norm",
     "add_rms_norm",
     "angles",
+    "arrange_weight",
     "geglu",
     "geglu_tanh",
     "gelu",

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from lmcourse.kernels.arranged import project_arranged
 from lmcourse.kernels.dispatch import Operation, UpTo, check_shape
 from lmcourse.kernels.lang import (
     jit,
@@ -271,6 +272,7 @@ def project_shares(x: Tensor, matrix: Matrix, dtype: torch.dtype | None = None) 
 _PROJECT: dict[type, Operation[..., Tensor]] = {
     Matrix: Operation(
         reference=project_reference,
+        by_device={"cpu": project_arranged},
         triton=(
             UpTo(MOST_ROW_TOKENS, project_rows),
             UpTo(MOST_TILE_TOKENS, project_tiles, dtypes=(torch.float16, torch.bfloat16)),
@@ -290,5 +292,5 @@ def project(x: Tensor, matrix: AnyMatrix, dtype: torch.dtype | None = None) -> T
     check_shape("x of project", x, (x.shape[0], matrix.shape[1]))
     operation = _PROJECT[type(matrix)]
     if x.shape[0] == 0:
-        return operation.reference(x, matrix, dtype)
+        return x.new_empty((1, 0, matrix.shape[0]), dtype=dtype)
     return operation.form_for(x.device, dtype=x.dtype, num_tokens=x.shape[0])(x, matrix, dtype)

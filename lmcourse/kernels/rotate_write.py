@@ -73,6 +73,7 @@ def rotate_write_reference(parts: Tensor, rotation: Rotation, kv: AnyKV, slots: 
     heads = qkv.view(slots.shape[0], -1, head_dim)
     turning, v = heads.split((heads.shape[1] - num_kv_heads, num_kv_heads), dim=1)
     turned = rotate_heads(turning, rotation.cos[:, None], rotation.sin[:, None])
+    q: Tensor
     q, k = turned.split((turned.shape[1] - num_kv_heads, num_kv_heads), dim=1)
     write_kv_reference(k, v, kv, slots)
     return q

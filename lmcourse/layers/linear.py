@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lmcourse.kernels import AnyMatrix, project
+from lmcourse.kernels import AnyMatrix, arrange_weight, project
 from lmcourse.layers.parallel import ALONE, Ranks
 from lmcourse.quant import PLAIN, WeightFormat
 
@@ -48,6 +48,11 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: [num_tokens, in_features] → parts [num_parts, num_tokens, out_features], which add up to the product."""
         return self.ranks.add_up(project(x, self.matrix))
+
+    def arrange(self) -> None:
+        """Lay a plain matrix out for this device's library: the values stay, and only `forward` can read them."""
+        if self.weight_format is PLAIN:
+            self.weight = nn.Parameter(arrange_weight(self.weight), requires_grad=False)
 
     @property
     def matrix(self) -> AnyMatrix:

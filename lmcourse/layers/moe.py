@@ -19,7 +19,14 @@ from lmcourse.layers.linear import Linear
 from lmcourse.layers.parallel import ALONE, Ranks
 from lmcourse.spec import ModelSpec
 
-__all__ = ["MoE"]
+__all__ = ["MoE", "StackedLinear"]
+
+
+class StackedLinear(Linear):
+    """The matrices of all experts, one below the other."""
+
+    def arrange(self) -> None:
+        """It stays as it is: of its rows a step takes those of a few experts."""
 
 
 class MoE(nn.Module):
@@ -31,8 +38,8 @@ class MoE(nn.Module):
         assert spec.experts is not None, "a layer without experts has an MLP"
         self.experts = experts = spec.experts
         self.router = Linear(spec.hidden, experts.count + experts.shared_gate)
-        self.experts_gate_up = Linear(spec.hidden, experts.total * 2 * experts.intermediate)
-        self.experts_down = Linear(experts.intermediate, experts.total * spec.hidden)
+        self.experts_gate_up = StackedLinear(spec.hidden, experts.total * 2 * experts.intermediate)
+        self.experts_down = StackedLinear(experts.intermediate, experts.total * spec.hidden)
 
     def forward(self, stream: Stream, norm: AnyNorm) -> Stream:
         """The stream behind the attention half → the stream that the next layer starts from."""
