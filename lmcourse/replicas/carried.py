@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 from lmcourse.config import GenerationConfig
 from lmcourse.engine import Order, TokenMask
 from lmcourse.errors import LmcourseError
-from lmcourse.serve.grammar import Grammars
+from lmcourse.serve.grammar import Grammar, Grammars
 
 __all__ = ["CarriedGrammars", "CarriedMask", "CarriedOrder", "carry"]
 
 
 @dataclass(frozen=True)
 class CarriedOrder:
-    """An Order with a grammar's text instead of a mask."""
+    """An Order with a grammar's rules instead of a mask."""
 
     prompt_ids: list[int]
     gen: dict[str, Any]
     stop_ids: list[int]
-    grammar: str | None = None
+    grammar: Grammar | None = None
     account: str | None = None  # whose request it is
 
 
@@ -37,7 +37,7 @@ class CarriedOrder:
 class CarriedMask:
     """Stands for the mask that the replica makes of this grammar."""
 
-    grammar: str
+    grammar: Grammar
 
     def allowed(self, output_ids: Sequence[int]) -> NDArray[np.bool_]:
         """Nobody samples in front."""
@@ -47,7 +47,7 @@ class CarriedMask:
 class CarriedGrammars(Grammars):
     """Compiles a grammar to see that it can be had, and keeps its text."""
 
-    async def compile(self, grammar: str, *, where: str) -> Callable[[], TokenMask]:
+    async def compile(self, grammar: Grammar, *, where: str) -> Callable[[], TokenMask]:
         """As the parent's, for masks that travel."""
         await super().compile(grammar, where=where)
         return lambda: CarriedMask(grammar)

@@ -29,7 +29,7 @@ from lmcourse.pipeline import load_pipeline
 from lmcourse.replicas.board import Note
 from lmcourse.replicas.carried import CarriedOrder
 from lmcourse.replicas.messages import Broken, Message, Taken, piece_of, refused
-from lmcourse.serve.grammar import Grammars
+from lmcourse.serve.grammar import Grammar, Grammars
 
 __all__ = ["Duty", "EngineReplica"]
 
@@ -103,7 +103,7 @@ class EngineReplica:
             self._has_class = True
             self._engine.share_fairly()
 
-    async def _mask(self, grammar: str | None) -> TokenMask | None:
+    async def _mask(self, grammar: Grammar | None) -> TokenMask | None:
         if grammar is None:
             return None
         return (await self._grammars.compile(grammar, where="grammar"))()

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmcourse.errors import ConfigError, PromptError
-from lmcourse.serve.grammar import json_rule
+from lmcourse.serve.grammar import Grammar, json_rule
 from lmcourse.serve.json_form import closed
 from lmcourse.serve.schema import ChatMessage, ChatRequest, NamedTool, Tool
 from lmcourse.text.chat_template import ChatTemplate
@@ -78,28 +78,29 @@ def _describe(tool: Tool) -> dict[str, Any]:
     return {"name": function.name, **described, "parameters": function.parameters or _NO_PARAMETERS}
 
 
-def write_grammar(body: ChatRequest, form: ToolFormat | None) -> str | None:
-    """The grammar of the answer in Lark's notation; None: any text."""
+def write_grammar(body: ChatRequest, form: ToolFormat | None) -> Grammar | None:
+    """The grammar of the answer; None: any text."""
     wanted = body.response_format
     answer = None
     if wanted is not None and wanted.type != "text":
         answer = json_rule(wanted.json_schema.schema_ if wanted.json_schema else {"type": "object"})
     tools = _callable_tools(body)
     if form is None or not tools:
-        return None if answer is None else f"start: {answer}\n"
+        return None if answer is None else Grammar(f"start: {answer}\n")
     marks = " ".join(form.call_marks)
     calls = [
         f'call_{i}: {json.dumps(form.open_call(tool.function.name))} {json_rule(closed(tool.function.parameters))} "}}"'
         for i, tool in enumerate(tools)
     ]
     call = f"{marks} {json.dumps(form.call_lead)} ({' | '.join(f'call_{i}' for i in range(len(calls)))})"
+    talks = not isinstance(body.tool_choice, NamedTool) and body.tool_choice != "required" and answer is None
     if isinstance(body.tool_choice, NamedTool) or body.tool_choice == "required":
         start = f"start: {call}"
     elif answer is not None:
         start = f"start: {answer} | {call}"
     else:
         start = f"start: TEXT | TEXT {call}\nTEXT: /(.|\\n)*/"
-    return "\n".join(["%llguidance {}", start, *calls]) + "\n"
+    return Grammar("\n".join(["%llguidance {}", start, *calls]) + "\n", is_json=not talks)
 
 
 def _callable_tools(body: ChatRequest) -> Sequence[Tool]:

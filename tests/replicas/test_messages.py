@@ -15,6 +15,7 @@ from lmcourse.replicas.carried import CarriedMask, carry
 from lmcourse.replicas.messages import piece_of, refused
 from lmcourse.replicas.settings import FrontTask, ReplicaSettings
 from lmcourse.serve.class_roster import Quota, Student
+from lmcourse.serve.grammar import Grammar
 from lmcourse.serve.settings import ServerSettings
 
 
@@ -39,8 +40,8 @@ def test_piece_of_an_output_loses_nothing_but_its_number() -> None:
 
 def test_carry_takes_a_grammar_and_refuses_another_mask() -> None:
     gen = GenerationConfig(temperature=0.5, stop_words=["x"])
-    carried = carry(Order([1, 2], gen, frozenset({9, 4}), CarriedMask("start: /a/")), gen)
-    assert (carried.prompt_ids, carried.stop_ids, carried.grammar) == ([1, 2], [4, 9], "start: /a/")
+    carried = carry(Order([1, 2], gen, frozenset({9, 4}), CarriedMask(Grammar("start: /a/"))), gen)
+    assert (carried.prompt_ids, carried.stop_ids, carried.grammar) == ([1, 2], [4, 9], Grammar("start: /a/"))
     assert GenerationConfig(**carried.gen) == gen
 
     class Other:
@@ -50,7 +51,7 @@ def test_carry_takes_a_grammar_and_refuses_another_mask() -> None:
     with pytest.raises(LmcourseError, match="cannot be sent"):
         carry(Order([1], gen, mask=Other()), gen)
     with pytest.raises(LmcourseError, match="where the model runs"):
-        CarriedMask("start: /a/").allowed([1])
+        CarriedMask(Grammar("start: /a/")).allowed([1])
 
 
 def test_front_task_survives_the_pipe() -> None:

@@ -158,6 +158,28 @@ def test_integers_end(client) -> None:
     assert abs(json.loads(answer.message.content)["age"]) < 2**53
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "number"},
+        {"enum": [0.1234567890123456789012345]},
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {"type": "string", "pattern": "^[0-9]{30}$"},
+    ],
+    ids=["any", "long", "share", "text"],
+)
+def test_runs_of_digits_end_unless_the_schema_wants_them(client, schema) -> None:
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {"type": "array", "items": schema, "minItems": 1, "maxItems": 1}},
+    }
+    for seed in range(3):
+        settings = {"seed": seed, "temperature": 1.5} if seed else {}
+        answer = ask(client, "hi", response_format=form, max_tokens=150, **settings).choices[0]
+        assert answer.finish_reason == "stop"
+        validate(json.loads(answer.message.content), form["json_schema"]["schema"])
+
+
 def test_json_object_is_an_object(client) -> None:
     answer = ask(client, "hi", response_format={"type": "json_object"}, max_tokens=300).choices[0]
     assert answer.message.content.startswith("{")
