@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from array import array
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 __all__ = ["AtWork", "Homes", "order_replicas", "prefix_key"]
 
@@ -28,6 +29,7 @@ AtWork = Mapping[str, Counter[str | None]]  # answers under way by account, for 
 
 _FIRST_BLOCKS = 2  # a system prompt, mostly; more would part the turns of one conversation
 _LOAD_CAP = 1.25  # of the mean load
+_LINGER_SECONDS = 2.0  # who asks again within these was not away
 
 
 def prefix_key(prompt_ids: Sequence[int], tokens_per_block: int) -> bytes | None:
@@ -54,15 +56,18 @@ def _affinity(key: bytes, name: str) -> int:
 class Homes:
     """Where each account of a class belongs."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._homes: dict[str, str] = {}
+        self._seen: dict[str, dict[str | None, float]] = {}  # by replica: when an account was last seen at work there
 
     def order(self, account: str, at_work: AtWork, best: Sequence[str], avoid: Collection[str]) -> list[str]:
         """The names in `best`, which are in the order without a class, as this account should ask them."""
         usable = [name for name in best if name not in avoid] or list(best)
         if not usable:
             return []
-        others = {name: len(at_work[name].keys() - {account}) for name in best}
+        present = self._look(at_work)
+        others = {name: len(present[name] - {account}) for name in best}
         home = self._homes.get(account, "")
         works = any(account in at_work[name] for name in usable)
         if home not in usable or not (works or others[home] <= min(others[name] for name in usable) + 1):
@@ -70,3 +75,12 @@ class Homes:
         allowed = {name for name in usable if name == home or not others[name]}
         load = {name: at_work[name].total() if len(allowed) > 1 else 0 for name in best}
         return sorted(best, key=lambda name: (name not in allowed, load[name]))
+
+    def _look(self, at_work: AtWork) -> dict[str, set[str | None]]:
+        """Who is at work on each replica, or was a moment ago."""
+        now = self._clock()
+        for name, work in at_work.items():
+            before = {who: at for who, at in self._seen.get(name, {}).items() if now - at < _LINGER_SECONDS}
+            self._seen[name] = before | dict.fromkeys(work, now)
+        self._seen = {name: seen for name, seen in self._seen.items() if name in at_work}
+        return {name: set(seen) for name, seen in self._seen.items()}

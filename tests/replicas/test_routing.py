@@ -89,6 +89,17 @@ def test_homes_give_an_account_every_replica_that_nobody_else_uses() -> None:
     assert [at_work[name]["Ada"] for name in "abc"] == [20, 0, 20]
 
 
+def test_homes_count_who_asks_again_in_a_moment() -> None:
+    now = [0.0]
+    homes = Homes(lambda: now[0])
+    assert homes.order("Ada", {"a": Counter(), "b": Counter({"Ben": 1})}, ["a", "b"], ())[0] == "a"
+    now[0] += 1.9
+    idle = {"a": Counter({"Ada": 5}), "b": Counter()}
+    assert homes.order("Ada", idle, ["a", "b"], ())[0] == "a", "Ben may be back"
+    now[0] += 0.2
+    assert homes.order("Ada", idle, ["a", "b"], ())[0] == "b", "Ben is away"
+
+
 def test_homes_move_when_the_replica_is_gone_or_to_be_avoided() -> None:
     homes = Homes()
     at_work = {"a": Counter(), "b": Counter({"Ben": 1})}
@@ -126,7 +137,7 @@ class Replica:
 def test_class_behind_two_replicas_gets_equal_shares_beside_a_flood(rng) -> None:
     """Twenty students with one question open, one with forty; each asks again at once."""
     replicas = {name: Replica() for name in "ab"}
-    homes, ids = Homes(), itertools.count()
+    homes, ids = Homes(lambda: min(replica.now for replica in replicas.values())), itertools.count()
     at_work = {name: Counter() for name in replicas}
     served = Counter()
 
