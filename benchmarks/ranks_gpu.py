@@ -79,7 +79,8 @@ def one_rank(meeting: str, rank: int) -> None:
     import torch
     from torch.distributed import FileStore
 
-    from lmcourse.engine.crew import Meeting, join
+    from lmcourse.engine.crew import join
+    from lmcourse.engine.crew_meeting import Meeting
     from lmcourse.layers import GroupRanks
 
     faulthandler.dump_traceback_later(30)

@@ -11,7 +11,7 @@ Under torchrun the processes are there already, on one machine or several: RANK,
 Otherwise they meet at a file in a temporary folder; no port is listened on but those that gloo and NCCL take.
 
 Contract: a rank that dies becomes a MachineError within seconds, with the last lines that it wrote; it never becomes a
-wait. `close` ends all of them, and so does the end of rank 0, however it ends. torchrun watches its processes itself.
+wait. `close` ends all of them, and so does the end of rank 0, however it ends. Under torchrun a Pulse watches.
 
 Lesson: 9 (more than one GPU)
 """
@@ -24,7 +24,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -34,32 +33,24 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from torch.distributed import FileStore, PrefixStore, ProcessGroup, ProcessGroupGloo, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import FileStore, PrefixStore, ProcessGroup, ProcessGroupGloo, Store  # type: ignore[attr-defined]
 
 from lmcourse.config import TurbomindEngineConfig
+from lmcourse.engine.crew_folder import claim_folder
+from lmcourse.engine.crew_meeting import Meeting, Pulse, meet_under_torchrun
 from lmcourse.errors import ConfigError, LmcourseError, MachineError
 from lmcourse.layers import GroupRanks, finish, join_peers
 
-__all__ = ["Crew", "Meeting", "join", "meet_under_torchrun", "start_crew"]
+__all__ = ["Crew", "join", "start_crew"]
 
 _FOREVER = timedelta(days=300)  # a crew may be idle as long as its notebook is open
 _STEP = timedelta(minutes=5)  # but in a step, and while weights are read, nobody waits longer for another
 _ARRIVAL_SECONDS, _LEAVING_SECONDS, _NOTICE_SECONDS, _GLANCE_SECONDS = 120.0, 5.0, 2.0, 0.1
 _MEMBER = "from lmcourse.engine.crew_member import main; raise SystemExit(main())"
 _FRAME = 1 << 14  # bytes of a message that fit into one broadcast; longer ones take a second
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Where and as whom a process joins."""
-
-    store: Store
-    rank: int
-    size: int
-    local_rank: int  # which GPU of its machine
 
 
 @dataclass
@@ -70,6 +61,8 @@ class Crew:
     line: ProcessGroup
     processes: Mapping[int, subprocess.Popen[bytes]] = field(default_factory=dict)  # by rank
     folder: Path | None = None  # of the meeting and of what the others print
+    claim: BinaryIO | None = None  # to the folder
+    pulse: Pulse | None = None
     _whole: bool = True
 
     def tell(self, message: bytes, watch: Callable[[], None] | None = None) -> None:
@@ -137,7 +130,9 @@ class Crew:
                 self.require_complete()
                 self.tell(b"", _limit(_LEAVING_SECONDS, self.ranks.watch))
                 patience = _LEAVING_SECONDS
-        _end(self.processes, self.folder, patience)
+        if self.pulse is not None:
+            self.pulse.stop()
+        _end(self.processes, self.folder, self.claim, patience)
         self.let_go()  # else the group's end would wait, in whoever drops it, for graphs that are dropped later
 
 
@@ -154,24 +149,24 @@ def start_crew(folder: Path, config: TurbomindEngineConfig, device: torch.device
                 "torchrun started another number of processes",
                 expected=f"tp={meeting.size}", got=f"tp={config.tp}", where="tp", next_step="let both say the same",
             )  # fmt: skip
-        return join(meeting, device)
+        return join(meeting, device, _see_nobody if meeting.pulse is None else meeting.pulse.watch)
     count = torch.cuda.device_count()
     if device.type == "cuda" and count < config.tp:
         raise MachineError(
             "there are too few GPUs", expected=f"{config.tp} (tp={config.tp})", got=count, where="tp",
             next_step=f"take tp={count}, or spread over machines with torchrun",
         )  # fmt: skip
-    place = Path(tempfile.mkdtemp(prefix="lmcourse-crew-"))
+    place, claim = claim_folder()
     store = FileStore(str(place / "meeting"), config.tp)
     processes = {rank: _start(rank, place, folder, config, device) for rank in range(1, config.tp)}
     try:
         _await(store, processes, place)
         crew = join(Meeting(store, 0, config.tp, 0), device, partial(_watch, processes, place))
     except BaseException:
-        _end(processes, place)
+        _end(processes, place, claim)
         raise
-    crew.processes, crew.folder = processes, place
-    weakref.finalize(crew, _end, processes, place, patience=0.0)
+    crew.processes, crew.folder, crew.claim = processes, place, claim
+    weakref.finalize(crew, _end, processes, place, claim, patience=0.0)
     return crew
 
 
@@ -188,7 +183,8 @@ def join(meeting: Meeting, device: torch.device, watch: Callable[[], None] = _se
         group: Any = ProcessGroupNCCL(PrefixStore("data", meeting.store), meeting.rank, meeting.size, options)
     else:
         group = _connect(meeting, "data", _STEP, watch)
-    return Crew(join_peers(GroupRanks(group, place, watch), PrefixStore("peers", meeting.store)), line)
+    ranks = join_peers(GroupRanks(group, place, watch), PrefixStore("peers", meeting.store))
+    return Crew(ranks, line, pulse=meeting.pulse)
 
 
 def _connect(meeting: Meeting, name: str, patience: timedelta, watch: Callable[[], None]) -> Any:
@@ -207,19 +203,6 @@ def _connect(meeting: Meeting, name: str, patience: timedelta, watch: Callable[[
         watch()
         wait([made], _GLANCE_SECONDS)
     return made.result()
-
-
-def meet_under_torchrun(environment: Mapping[str, str] | None = None) -> Meeting | None:
-    """The meeting that torchrun has prepared, or None if it did not start this process."""
-    said = os.environ if environment is None else environment
-    if "TORCHELASTIC_RUN_ID" not in said or int(said.get("WORLD_SIZE", "1")) == 1:
-        return None
-    rank, size = int(said["RANK"]), int(said["WORLD_SIZE"])
-    agent = said.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    leads = rank == 0 and not agent
-    store = TCPStore(said["MASTER_ADDR"], int(said["MASTER_PORT"]), size, leads, wait_for_workers=False)
-    run = f"{said['TORCHELASTIC_RUN_ID']}-{said.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    return Meeting(PrefixStore(run, store), rank, size, int(said["LOCAL_RANK"]))
 
 
 def _start(
@@ -283,7 +266,10 @@ def _last_words(log: Path) -> str:
 
 
 def _end(
-    processes: Mapping[int, subprocess.Popen[bytes]], place: Path | None, patience: float = _LEAVING_SECONDS
+    processes: Mapping[int, subprocess.Popen[bytes]],
+    place: Path | None,
+    claim: BinaryIO | None,
+    patience: float = _LEAVING_SECONDS,
 ) -> None:
     """Wait a little, then insist; nothing is left behind."""
     until = time.monotonic() + patience
@@ -295,3 +281,5 @@ def _end(
             process.wait()
     if place is not None:
         shutil.rmtree(place, ignore_errors=True)
+    if claim is not None:
+        claim.close()

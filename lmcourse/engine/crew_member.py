@@ -22,7 +22,8 @@ from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from lmcourse.config import TurbomindEngineConfig
 from lmcourse.engine.assembly import assemble
-from lmcourse.engine.crew import Crew, Meeting, join, start_crew
+from lmcourse.engine.crew import Crew, join, start_crew
+from lmcourse.engine.crew_meeting import Meeting
 from lmcourse.engine.crew_steps import Mirror
 from lmcourse.engine.settings import choose_dtype
 from lmcourse.errors import MachineError
@@ -72,6 +73,10 @@ def gather_crew(folder: Path, config: TurbomindEngineConfig, device: torch.devic
     cut_spec(load_spec(folder), Alone(size=config.tp))  # before anybody is started
     crew = start_crew(folder, config, device)
     if crew.ranks.rank:
-        follow(crew, folder, config)
+        try:
+            follow(crew, folder, config)
+        except (RuntimeError, MachineError) as error:  # rank 0 is gone, or another
+            crew.explain(error)
+            raise
         sys.exit(0)
     return crew

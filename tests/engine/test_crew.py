@@ -17,7 +17,6 @@ import torch
 
 from lmcourse import GenerationConfig, TurbomindEngineConfig, model_path
 from lmcourse.engine import Engine
-from lmcourse.engine.crew import meet_under_torchrun
 from lmcourse.errors import ConfigError, MachineError, RequestFailedError
 from lmcourse.layers import PeerRanks
 
@@ -232,11 +231,6 @@ def test_rank_that_cannot_start_tells_why(monkeypatch, tmp_path):
 def test_uneven_tp_is_refused_and_nothing_stays():
     with pytest.raises(ConfigError, match="tp=3"):
         open_engine(tp=3)
-
-
-def test_meet_under_torchrun_elsewhere():
-    assert meet_under_torchrun({}) is None
-    assert meet_under_torchrun({"WORLD_SIZE": "2", "RANK": "0"}) is None  # another launcher's
 
 
 def test_torchrun_runs_the_command_line():
