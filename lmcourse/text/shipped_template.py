@@ -32,6 +32,7 @@ _BY_MARKS = (
     (("[INST]", "<<SYS>>"), "llama2"),
     (("[INST]",), "mistral"),
     (("### Instruction:", "### Response:"), "deepseek-coder"),
+    (("<|system|>", "<|user|>", "<|assistant|>", "eos_token"), "zephyr"),
     (("USER:", "ASSISTANT:"), "vicuna"),
 )
 

@@ -118,6 +118,15 @@ _ROWS = (
         cue="ASSISTANT:",
         stop_words=("</s>",),
     ),
+    ChatTemplate(  # of fine-tuned Llamas and Mistrals, TinyLlama among them
+        "zephyr",
+        system=Turn("<|system|>\n", "</s>\n"),
+        user=Turn("<|user|>\n", "</s>\n"),
+        assistant=Turn("<|assistant|>\n", "</s>\n"),
+        cue="<|assistant|>\n",
+        stop_words=("</s>",),
+        adds_bos=False,
+    ),
     _CHATML,
     replace(_CHATML, name="qwen", default_system="You are a helpful assistant."),
     replace(

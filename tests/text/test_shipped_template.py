@@ -10,7 +10,10 @@ from lmcourse.text.chat_template import TEMPLATES, find_template
 from lmcourse.text.shipped_template import match_shipped
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endfor %}"
-ZEPHYR = "{% for m in messages %}{{ '<|user|>\n' + m.content + eos_token }}{% endfor %}{{ '<|assistant|>' }}"
+ZEPHYR = (
+    "{% if s %}{{ '<|system|>\n' + s + eos_token }}{% endif %}{{ '<|user|>\n' + u + eos_token }}{{ '<|assistant|>' }}"
+)
+OTHER = "{{ 'GPT4 Correct User: ' + u + '<|end_of_turn|>' + 'GPT4 Correct Assistant:' }}"
 LLAMA2 = "{{ bos_token + '[INST] <<SYS>>\n' + system + '\n<</SYS>>\n\n' + content + ' [/INST]' }}"
 MISTRAL = "{{ bos_token + '[INST] ' + content + ' [/INST]' }}"
 
@@ -32,7 +35,9 @@ def ship(folder, text, where):
 
 
 @pytest.mark.parametrize("where", ["chat_template.jinja", "text", "list"])
-@pytest.mark.parametrize(("text", "name"), [(CHATML, "chatml"), (MISTRAL, "mistral"), (LLAMA2, "mistral")])
+@pytest.mark.parametrize(
+    ("text", "name"), [(CHATML, "chatml"), (ZEPHYR, "zephyr"), (MISTRAL, "mistral"), (LLAMA2, "mistral")]
+)
 def test_template_follows_the_marks_of_the_models_own(folder, where, text, name):
     ship(folder, text, where)
     assert find_template(None, folder).name == name
@@ -47,10 +52,16 @@ def test_template_of_another_family_is_found_by_all_of_its_marks(folder, text, n
 
 
 def test_template_of_unknown_marks_is_a_warning_that_says_what_to_do(folder):
-    ship(folder, ZEPHYR, "chat_template.jinja")
+    ship(folder, OTHER, "chat_template.jinja")
     with pytest.warns(UserWarning, match="--model-name"):
         assert find_template(None, folder).name == "mistral"
     assert find_template("chatml", folder).name == "chatml"  # named: not asked
+
+
+def test_zephyrs_prompt_is_what_its_own_template_writes():
+    talk = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
+    wanted = "<|system|>\nBe kind.</s>\n<|user|>\nhi</s>\n<|assistant|>\n"
+    assert TEMPLATES["zephyr"].render(talk) == wanted
 
 
 @pytest.mark.parametrize("shipped", ["", "{}", '{"chat_template": null}', '{"chat_template": [1, {"name": 2}]}'])
