@@ -344,9 +344,9 @@ assert all(row.ttft > 0 and row.tokens_per_second > 0 for row in by_batch[1])
 print("tokens of each:", {row.num_tokens for row in by_batch[1]})
 
 # %% [markdown] lang="en"
-# On a processor they lie close together, and far below the limit: a model of 27 MB is read in a millisecond or less, and
-# Python's own steps take longer. Fewer bytes cannot help where bytes are not the problem, and unpacking costs: KV8 and
-# W4A16 are *slower* here. An honest table says so.
+# On a processor transformers and our engine lie close together, and far below the limit: a model of 27 MB is read in about
+# a millisecond, and Python's own steps take longer. Fewer bytes cannot help where bytes are not the problem, and unpacking
+# costs: KV8 and W4A16 are *slower* there. An honest table says so. (GPUs: section 11.)
 #
 # ## 10 · The sweep
 #
@@ -384,7 +384,8 @@ padded = len(people) * widest
 print(f"a padded batch: {padded:,} places for {needed:,} tokens, {1 - needed / padded:.0%} of it padding")
 
 # %% [markdown] lang="en"
-# The engine pads nothing: requests of any length share a step, and a place that becomes free is taken at once (lesson 5).
+# The engine computes no token for padding: requests of any length share a step, and a place that becomes free is taken at
+# once (lesson 5).
 # Equal lengths hide that, so say which question your benchmark answers.
 #
 # ## 11 · On a GPU
