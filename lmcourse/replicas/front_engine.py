@@ -4,6 +4,7 @@
                                     └───── ←─ replica B    otherwise: ReplicaLostError
 
 A replica that the board calls silent is as good as dead: it hangs, and its connections stay open and say nothing.
+The way to a replica is one queue for all: few of each student's requests stand in it, so that nobody fills it.
 The server in front (routes, keys, queue, metrics) is the one of lmcourse.serve: it cannot tell the difference.
 
 Lesson: 5 (serving a class; what is lost when a replica dies)
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ __all__ = ["FrontEngine", "Losses", "Replicas"]
 
 _LOG = logging.getLogger("lmcourse.replicas")
 _MOST_LOST = 4  # an order that kills whoever takes it must not kill them all
+_AT_THE_DOOR = 2  # of one account's requests are on their way to a replica that takes them
 _PAUSE_SECONDS = 0.05  # before another replica is asked
 _GLANCE_SECONDS = 0.25  # between two looks at who is silent
 
@@ -77,6 +79,13 @@ class _Hunt:
     avoid: set[str] = field(default_factory=set)  # those that died under it
     num_lost: int = 0
     replay: Replay = field(default_factory=Replay)
+    door: asyncio.Semaphore | None = None  # that it stands in, until a replica has taken the order
+
+    def leave_door(self) -> None:
+        """Let the account's next one in."""
+        if self.door is not None:
+            self.door.release()
+            self.door = None
 
     def lost(self, name: str, deadline: float) -> None:
         """One that had taken it is gone."""
@@ -97,6 +106,7 @@ class FrontEngine(AsyncEngine):
         self._replicas, self._view, self._settings, self._prefixes = replicas, view, settings, prefixes
         self._tasks: dict[TokenStream, asyncio.Task[None]] = {}
         self._untaken: Counter[str | None] = Counter()  # asks that no replica has taken yet, by account
+        self._doors: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_THE_DOOR))
         self._asks: set[_Ask] = set()
         self._glances = False
 
@@ -146,17 +156,33 @@ class FrontEngine(AsyncEngine):
     async def _answer(self, stream: TokenStream) -> None:
         """Ask replicas until one answers to the end, or patience ends."""
         order = carry(stream.order, seeded(stream.order.gen))
-        hunt = _Hunt(time.monotonic() + self._settings.patience_seconds)
-        while True:
-            try:
-                await self._ask(stream, order, hunt)
-            except GoneError as gone:
-                self._judge(hunt, gone)
-            else:
-                self.losses.num_resumed += hunt.num_lost > 0
-                return
-            hunt.replay.restart()
-            await asyncio.sleep(_PAUSE_SECONDS)
+        door = await self._come_to_the_door(order.account)
+        hunt = _Hunt(time.monotonic() + self._settings.patience_seconds, door=door)
+        try:
+            while True:
+                try:
+                    await self._ask(stream, order, hunt)
+                except GoneError as gone:
+                    self._judge(hunt, gone)
+                else:
+                    self.losses.num_resumed += hunt.num_lost > 0
+                    return
+                hunt.replay.restart()
+                await asyncio.sleep(_PAUSE_SECONDS)
+        finally:
+            hunt.leave_door()
+
+    async def _come_to_the_door(self, account: str | None) -> asyncio.Semaphore | None:
+        """Wait for one's turn among those of the account; who is nobody's in particular does not."""
+        if account is None:
+            return None
+        door = self._doors[account]
+        self._untaken[account] += 1
+        try:
+            await door.acquire()
+        finally:
+            self._untaken[account] -= 1
+        return door
 
     def _judge(self, hunt: _Hunt, gone: GoneError) -> None:
         """Return if another replica may be asked."""
@@ -185,6 +211,7 @@ class FrontEngine(AsyncEngine):
                         ask.where = message.replica
                         self._untaken[stream.order.account] -= 1
                         ask.limit.reschedule(None)
+                        hunt.leave_door()
                     if _hand_on(message, stream, hunt.replay):
                         return
                 raise GoneError("the answer broke off")

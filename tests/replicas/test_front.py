@@ -14,12 +14,14 @@ import pytest
 
 from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
 from lmcourse.config import ChatTemplateConfig
+from lmcourse.engine import Order
 from lmcourse.engine.fair_queue import FairQueue
 from lmcourse.errors import MachineError
 from lmcourse.replicas.board import Board, View
 from lmcourse.replicas.engine_replica import Duty, EngineReplica
-from lmcourse.replicas.front import make_front
-from lmcourse.replicas.messages import Broken, GoneError, Piece
+from lmcourse.replicas.front import front_pipeline, make_front
+from lmcourse.replicas.front_engine import FrontEngine
+from lmcourse.replicas.messages import Broken, GoneError, Piece, Taken
 from lmcourse.replicas.settings import FrontTask, ReplicaSettings
 from lmcourse.serve.app import service_of
 from lmcourse.serve.class_roster import Quota, Student
@@ -299,6 +301,36 @@ def test_front_shows_the_sum_of_its_replicas(front, replicas) -> None:
     assert float(lines["lmcourse_kv_blocks_total"]) == sum(each)
     assert float(lines["lmcourse_replicas"]) == 2
     assert asdict(front.service.engine.stats())["num_waiting"] == 0
+
+
+def test_front_lets_few_of_one_student_stand_in_the_way_of_others() -> None:
+    """Replicas that take one order at a time, in the order in which they are asked."""
+    way, asked = asyncio.Lock(), list[str]()
+
+    class Slow:
+        async def answer(self, order, key, avoid):
+            asked.append(order.account)
+            async with way:
+                await asyncio.sleep(0.01)
+            yield Taken("a")
+            yield Piece([1], "", "length", None)
+
+    async def ask_all() -> None:
+        pipe = front_pipeline(FrontTask("tiny-chat", "", 0), View)
+        engine = FrontEngine(pipe, Slow(), View, ReplicaSettings(), prefixes=False)
+        streams = [engine.start(Order([1], GenerationConfig(), account="flood")) for _ in range(20)]
+        await asyncio.sleep(0.005)
+        assert engine.loads()["flood"].num_waiting == 20
+        streams.append(engine.start(Order([1], GenerationConfig(), account="Ada")))
+        for stream in streams:
+            assert [output.token_ids async for output in stream] == [[1]]
+            stream.close()
+        assert engine.num_open == 0
+        assert engine.loads() == {}
+
+    asyncio.run(ask_all())
+    assert asked.count("flood") == 20
+    assert asked.index("Ada") <= 3
 
 
 def ada_of(http: httpx.Client) -> dict:
