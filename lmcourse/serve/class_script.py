@@ -27,6 +27,8 @@ const clock = seconds => new Date(seconds * 1000).toLocaleTimeString('en-GB');
 """
 
 _ASKING = r"""
+const LOGGED_OUT = 'JupyterLab has logged you out, and stands between this page and the server: log in, then reload';
+
 function askForKey(text) {
   key = '';
   find('door').hidden = false;
@@ -39,11 +41,12 @@ async function look() {
   clearTimeout(timer);
   let answer;
   try {
-    const headers = {Authorization: 'Bearer ' + key};
-    answer = await fetch('../class', {headers, cache: 'no-store', signal: AbortSignal.timeout(PATIENCE_MS)});
-    const body = await answer.json();
+    const how = {cache: 'no-store', redirect: 'manual', signal: AbortSignal.timeout(PATIENCE_MS)};
+    answer = await fetch('../class', {headers: {Authorization: 'Bearer ' + key}, ...how});
+    if (answer.type === 'opaqueredirect') return askForKey(LOGGED_OUT);  // to a page for logging in
+    const body = answer.status === 403 ? await answer.json().catch(() => null) : await answer.json();
     if (answer.status === 401) return askForKey('The server does not know this key');
-    if (answer.status === 403) return askForKey(body.error?.message ?? 'This key does not open the class view');
+    if (answer.status === 403) return askForKey(body?.error?.message ?? LOGGED_OUT);  // the server always says why
     if (!answer.ok) throw new Error(body.error?.message);
     pause = EVERY_MS;
     take(body);

@@ -106,6 +106,22 @@ def _enter(page, key: str) -> None:  # type: ignore[no-untyped-def]
     page.get_by_role("button", name="Show the class").click()
 
 
+def test_page_says_that_jupyterlab_has_logged_its_reader_out(lab, page, roster: Path) -> None:
+    from playwright.sync_api import expect
+
+    state = page.locator("#state")
+    with _server(roster, 0) as port:
+        url = f"http://127.0.0.1:{lab.port}/proxy/{port}/class/view?token={lab.token}"
+        page.goto(url, wait_until="domcontentloaded")
+        _enter(page, "sk-teacher")
+        expect(state).to_have_text("Live")
+        page.context.clear_cookies()
+        expect(state).to_contain_text("JupyterLab has logged you out")
+        page.goto(url, wait_until="domcontentloaded")
+        _enter(page, "sk-teacher")
+        expect(state).to_have_text("Live")
+
+
 def test_page_shows_a_class_at_work_and_survives_a_restart(lab, page, roster: Path, pictures: Path) -> None:
     from playwright.sync_api import expect
 
