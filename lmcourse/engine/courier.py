@@ -2,7 +2,8 @@
 
 The idea: the steps of a batch make tokens faster than an event loop can send events, and while it sends, it keeps the
 interpreter from planning the next step. So a round takes everything that has come since the last, and the loop gets as
-long a rest after a round as the round took: half of the interpreter's time is the steps', however many read.
+long a rest after a round as the round took: half of the interpreter's time is the steps', however many read. A round
+that was long because the machine stood still is not followed by such a rest.
 
     steps    │s│s│s│s│s│s│s│s│          one reader: a round is shorter than a step, and every token leaves at once
     rounds   ██  ···  ██  ···           64 readers: a round takes two steps, and events carry three or four tokens
@@ -26,6 +27,7 @@ from lmcourse.engine.token_stream import TokenStream
 __all__ = ["Courier"]
 
 Letter = tuple[TokenStream, StepOutput]
+_LONGEST_REST_SECONDS = 0.1
 
 
 class Courier:
@@ -66,8 +68,9 @@ class Courier:
 
     def _come_back(self, started: float) -> None:
         now = time.perf_counter()
-        self._rested_at = 2 * now - started
+        rest = min(now - started, _LONGEST_REST_SECONDS)
+        self._rested_at = now + rest
         with self._guard:
             self._is_out = bool(self._letters)
         if self._is_out:
-            self._loop.call_later(now - started, self._go)
+            self._loop.call_later(rest, self._go)

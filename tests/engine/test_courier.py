@@ -6,7 +6,10 @@ import asyncio
 import threading
 import time
 
+import pytest
+
 from lmcourse.config import GenerationConfig
+from lmcourse.engine import courier as couriers
 from lmcourse.engine.answer import StepOutput
 from lmcourse.engine.courier import Courier
 from lmcourse.engine.token_stream import Order, TokenStream
@@ -66,3 +69,52 @@ def test_a_closed_loop_is_left_alone():
     courier = Courier(loop)
     loop.close()
     courier.bring([(object(), StepOutput(0, [1], ""))])
+
+
+class HandLoop:
+    """A loop turned by hand, which notes how long a rest is asked for."""
+
+    def __init__(self) -> None:
+        self.calls, self.rests = [], []
+
+    def call_soon(self, call, *arguments) -> None:
+        self.calls.append((call, arguments))
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(self, seconds, call) -> None:
+        self.rests.append(seconds)
+        self.calls.append((call, ()))
+
+    def turn(self) -> None:
+        call, arguments = self.calls.pop(0)
+        call(*arguments)
+
+
+class Reader:
+    def __init__(self) -> None:
+        self.tokens = []
+
+    def receive(self, outputs) -> None:
+        self.tokens += [token for output in outputs for token in output.token_ids]
+
+
+@pytest.mark.parametrize(("took", "rest"), [(0.01, 0.01), (60.0, couriers._LONGEST_REST_SECONDS)])
+@pytest.mark.parametrize("is_out", [True, False])
+def test_a_round_in_which_the_machine_stood_still_is_no_reason_to_rest(monkeypatch, took, rest, is_out):
+    """The next letter comes while the courier is out, or when it is back."""
+    now, loop, reader = [0.0], HandLoop(), Reader()
+    monkeypatch.setattr(couriers.time, "perf_counter", lambda: now[0])
+    courier = Courier(loop)
+    courier.bring([(reader, StepOutput(0, [1], ""))])
+    loop.turn()  # sets out, and delivers
+    if is_out:
+        courier.bring([(reader, StepOutput(0, [2], ""))])
+    now[0] += took
+    loop.turn()  # comes back
+    if not is_out:
+        courier.bring([(reader, StepOutput(0, [2], ""))])
+        loop.turn()
+    assert loop.rests == pytest.approx([rest])
+    loop.turn()
+    assert reader.tokens == [1, 2]
