@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 
 import pytest
 
@@ -168,5 +169,98 @@ def test_work_that_is_cancelled_from_outside_stays_cancelled() -> None:
             await task
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(main())
+
+
+class News:
+    """An engine's answer: asked for, begun after some turns of the loop, closed in any case; then pieces, or an end."""
+
+    def __init__(self, pauses) -> None:
+        self.pauses, self.num_open = iter(pauses), 0
+
+    async def pause(self) -> None:
+        for _ in range(next(self.pauses)):
+            await asyncio.sleep(0)
+
+    def close(self) -> None:
+        self.num_open = 0
+
+    async def begin(self, stream):
+        self.num_open = 1
+        try:
+            await self.pause()
+        except BaseException:
+            self.close()
+            raise
+        return EventStream(self.events(), self.close) if stream else await self.whole()
+
+    async def whole(self):
+        try:
+            await self.pause()
+            return "an answer"
+        finally:
+            self.close()
+
+    async def events(self):
+        try:
+            for number in range(3):
+                await self.pause()
+                yield {"number": number}
+        finally:
+            await asyncio.sleep(0)  # as a stream of several answers does
+            self.close()
+
+
+async def ask(news, wire, stream):
+    """What a route does with a request, up to its answer."""
+
+    class Asked:
+        receive = wire.receive
+
+    answer = await while_connected(Asked, news.begin(stream))
+    if isinstance(answer, EventStream):
+        await answer({"type": "http"}, wire.receive, wire.send)
+    return answer
+
+
+async def leave(wire, num_turns):
+    for _ in range(num_turns):
+        await asyncio.sleep(0)
+    wire.left.set()
+
+
+async def check_leaving(stream, num_turns, pauses):
+    """Whoever leaves after so many turns of the loop leaves nothing open, and no task."""
+    news, wire = News(pauses), Wire()
+    leaving = asyncio.create_task(leave(wire, num_turns))
+    answer = await asyncio.wait_for(ask(news, wire, stream), 20)
+    assert news.num_open == 0
+    assert wire.ended or wire.left.is_set() or answer == "an answer"
+    await leaving
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
+    return wire.ended or answer == "an answer"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_leaving_after_any_turn_of_the_loop_leaves_nothing(stream) -> None:
+    async def main():
+        return [await check_leaving(stream, num_turns, [2, 3, 0, 1]) for num_turns in range(60)]
+
+    whole = asyncio.run(main())
+    assert not whole[0]
+    assert whole[-1]
+
+
+def test_leaving_in_any_order_of_events_leaves_nothing() -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+
+    async def main():
+        for _ in range(1500):
+            pauses = [rng.choice((0, 0, 1, 2, 5, 1000)) for _ in range(4)]
+            await check_leaving(rng.random() < 0.7, rng.randrange(40), pauses)
 
     asyncio.run(main())
