@@ -285,7 +285,7 @@ class Engine:
     def _require_open(self) -> StepRunner:
         self._home.require()
         if self._runner is None:
-            raise EngineClosedError("the engine is closed", next_step="make a new one")
+            raise EngineClosedError("the engine is closed", next_step="make a new one: run again what made it")
         return self._runner
 
     def __enter__(self) -> Engine:
