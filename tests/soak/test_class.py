@@ -22,9 +22,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "serve"))
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "serve")]
 
 from class_of_students import FLOOD, SELDOM, Busy, Report, check_shares, make_busy, watch_class
+from replica_service import serving as serving_replicas
 
 from lmcourse.bench import current_commit, describe_machine
 from lmcourse.serve.class_roster import read_roster
@@ -107,4 +108,22 @@ def test_thirty_students_get_equal_shares(num_places: int, num_open: int, tmp_pa
         started = time.monotonic()
         report = asyncio.run(watch_class(url, busy, seldom, 800, seed, times=5))
     measured[f"places_{num_places}_open_{num_open}"] = summarise(report, time.monotonic() - started)
+    check_shares(report)
+
+
+@pytest.mark.soak
+def test_a_dozen_students_behind_two_replicas_get_equal_shares(tmp_path: Path, measured: dict) -> None:
+    """A flood has one part of one replica, and not one of each."""
+    seed = random.SystemRandom().randrange(2**32)
+    print("seed", seed)
+    names = (*(f"Student {number}" for number in range(1, 13)), FLOOD, SELDOM)
+    keys = {name: f"sk-{name}" for name in names}
+    roster = tmp_path / "roster.json"
+    students = {name: {"key": key} for name, key in keys.items()}
+    roster.write_text(json.dumps({"instructor": {"key": "sk-i"}, "students": students}), "utf-8")
+    busy = make_busy(keys, random.Random(seed), longest=48, num_open=1)
+    with serving_replicas("--class-roster", str(roster)) as service:
+        started = time.monotonic()
+        report = asyncio.run(watch_class(service.url, busy, Busy(SELDOM, keys[SELDOM], 24, 8), 1200, seed, times=2))
+    measured["two_replicas_open_1"] = summarise(report, time.monotonic() - started)
     check_shares(report)
