@@ -14,7 +14,7 @@ the rows of one small product:
     blocks of all requests   A0 A1 A2 B0 C0 C1 …     each: scores [queries_per_kv, tokens_per_block] → peak, sums
     merged per request       A: A0 + A1 + A2 at the highest of their peaks        B: B0        C: C0 + C1
 
-Prefills run one request at a time, causal, offset by the positions that are cached already; so does a lone decode.
+Prefills run one request at a time, causal, offset by the positions that are cached already.
 
 Traffic of a decode, InternLM2-1.8B: 4 KiB of keys and values per cached token and layer. This form also writes and
 reads a copy, which a paged kernel saves. FLOPs per cached token:
