@@ -15,13 +15,12 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).parent))
 
-from picture_runs import open_engine, run
+from picture_runs import assert_best, assert_same_answers, open_engine, plain_copy, run
 
 from lmcourse import TurbomindEngineConfig, pipeline
 from lmcourse.engine import Engine
 from lmcourse.errors import CheckpointError, UnsupportedModelError
 from lmcourse.lite import AwqJob, auto_awq
-from lmcourse.lite.held_tensors import unpacked
 from lmcourse.models import convert, load_spec
 from lmcourse.models.language_part import language_config
 from lmcourse.quant import QuantSettings
@@ -101,9 +100,7 @@ def test_chunks_and_preemption_change_nothing(llavas, draw, settings) -> None:
         wanted = run(engine, [make_prompt(engine, [1, 5 + n], p, [9, 8, 7]) for n, p in enumerate(pictures)])
     with open_llava(llava.folder, **settings) as engine:
         found = run(engine, [make_prompt(engine, [1, 5 + n], p, [9, 8, 7]) for n, p in enumerate(pictures)])
-    for (tokens, report), (same_tokens, same_report) in zip(wanted, found, strict=True):
-        assert tokens == same_tokens
-        torch.testing.assert_close(report, same_report, rtol=0, atol=1e-4)
+    assert_same_answers(found, wanted)
 
 
 def test_prefix_cache_tells_pictures_apart(llavas, draw) -> None:
@@ -135,25 +132,13 @@ def test_pipeline_takes_text_and_picture(llavas, draw) -> None:
         assert ids[: len(head)] == head
         assert ids[len(head) : len(head) + 16] == [299] * 16
         assert pipe.tokenizer.decode(ids[len(head) + 16 :]) == "\ndescribe this image ASSISTANT:"
-        logits = llava.logits(ids, [picture])
-        assert response.token_ids[0] == logits[-1].argmax(-1).item()
+        assert_best(response.token_ids[0], llava.logits(ids, [picture])[-1])
         assert response.input_token_len == len(ids)
-
-
-def plain_copy(packed: Path, folder: Path) -> Path:
-    """The same model with its packed weights as ordinary ones."""
-    shutil.copytree(packed, folder, symlinks=True)
-    config = json.loads((folder / "config.json").read_text())
-    del config["quantization_config"]
-    (folder / "config.json").write_text(json.dumps(config))
-    tensors = unpacked(load_file(packed / "model.safetensors"), torch.device("cpu"))
-    save_file({name: tensor.float() for name, tensor in tensors.items()}, folder / "model.safetensors")
-    return folder
 
 
 @pytest.mark.parametrize("kind", ["1.6-hf", "1.5-liuhaotian"])
 def test_language_part_in_four_bits_keeps_its_eyes(llavas, draw, tmp_path, kind) -> None:
-    """What sees is kept, in half precision as AWQ stores it; what speaks, speaks as the weights that its four bits stand for."""
+    """What sees is kept, in half precision as AWQ stores it; what speaks, speaks as the weights of its four bits."""
     llava, picture = llavas[kind], draw(70, 50)
     job = AwqJob(calib_samples=2, calib_seqlen=32, settings=QuantSettings(group_size=16))
     result = auto_awq(llava.folder, tmp_path / "small", job, device="cpu")
@@ -171,8 +156,8 @@ def test_language_part_in_four_bits_keeps_its_eyes(llavas, draw, tmp_path, kind)
     for folder, form in ((tmp_path / "small", "awq"), (plain_copy(tmp_path / "small", tmp_path / "plain"), "plain")):
         with open_llava(folder, dtype="float32") as engine:
             assert engine.weight_format == form
-            answers.append(run(engine, [make_prompt(engine, [1, 7], picture, [9, 8])])[0][1])
-    torch.testing.assert_close(*answers, rtol=0, atol=1e-4)
+            answers.append(run(engine, [make_prompt(engine, [1, 7], picture, [9, 8])]))
+    assert_same_answers(*answers)
 
 
 def test_convert_refuses_to_blind_a_model(llavas, tmp_path) -> None:
