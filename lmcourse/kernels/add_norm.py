@@ -41,7 +41,7 @@ from lmcourse.kernels.lang import (
     wait_for_inputs,
 )
 from lmcourse.kernels.operands import AnyNorm, CentredNorm, Stream, sum_stream
-from lmcourse.kernels.rms_norm import rms_norm_reference
+from lmcourse.kernels.rms_norm import rms_norm
 
 __all__ = ["add_norm", "add_norm_reference", "add_norm_triton", "norm_row", "normalise_row", "sum_row"]
 
@@ -55,7 +55,7 @@ def add_norm_reference(stream: Stream, norm: AnyNorm) -> tuple[Tensor, Tensor]:
         bias = None if norm.bias is None else norm.bias.float()
         normed = layer_norm(residual.float(), residual.shape[-1:], norm.weight.float(), bias, norm.eps)
         return normed.to(residual.dtype), residual
-    return rms_norm_reference(residual, norm.weight, norm.eps), residual
+    return rms_norm(residual, norm.weight, norm.eps), residual
 
 
 @jit

@@ -28,6 +28,7 @@ Lesson: 2 (inside one layer)
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -40,13 +41,18 @@ from lmcourse.kernels.lang import jit, launch_options, let_next_start, next_powe
 from lmcourse.kernels.operands import Rotation
 from lmcourse.spec import RotarySpec
 
-__all__ = ["angles", "angles_reference", "angles_triton"]
+__all__ = ["angles", "angles_reference", "angles_remembered", "angles_triton"]
 
 
 def angles_reference(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, head_dim: int) -> Rotation:
     """The formula, in float32."""
+    return _turn(positions, _frequencies(rotary_lens, spec, head_dim), spec, head_dim)
+
+
+def _frequencies(rotary_lens: Tensor, spec: RotarySpec, head_dim: int) -> Tensor:
+    """Of the pairs that turn: [pairs], or [num_tokens, pairs] where they follow the length."""
     turned = spec.turned(head_dim)
-    exponents = torch.arange(0, turned, 2, device=positions.device).float() / max(1, turned)
+    exponents = torch.arange(0, turned, 2, device=rotary_lens.device).float() / max(1, turned)
     if spec.follows_length:
         growth = _GROWTHS[str(spec.scaling)](rotary_lens.clamp(min=spec.trained_context).float(), spec)
         base = spec.base * growth ** (turned / (turned - 2))
@@ -58,8 +64,26 @@ def angles_reference(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, h
         frequencies = frequencies * (kept + (1 - kept) / spec.factor)
     elif spec.scaling == "linear":
         frequencies = frequencies / spec.factor
-    turns = pad(positions.float()[:, None] * frequencies, (0, (head_dim - turned) // 2))
-    return Rotation(turns.cos() * spec.amplitude, turns.sin() * spec.amplitude)
+    return frequencies
+
+
+def _turn(positions: Tensor, frequencies: Tensor, spec: RotarySpec, head_dim: int) -> Rotation:
+    turns = positions.float()[:, None] * frequencies
+    if still := head_dim // 2 - turns.shape[1]:
+        turns = pad(turns, (0, still))
+    cos, sin = turns.cos(), turns.sin()
+    return Rotation(cos, sin) if spec.amplitude == 1 else Rotation(cos * spec.amplitude, sin * spec.amplitude)
+
+
+def angles_remembered(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, head_dim: int) -> Rotation:
+    """On a CPU, where a step of a small model is mostly small calls: frequencies that never change are kept."""
+    frequencies = _frequencies(rotary_lens, spec, head_dim) if spec.follows_length else _fixed(spec, head_dim)
+    return _turn(positions, frequencies, spec, head_dim)
+
+
+@functools.lru_cache(maxsize=16)
+def _fixed(spec: RotarySpec, head_dim: int) -> Tensor:
+    return _frequencies(torch.empty(0), spec, head_dim)
 
 
 _GROWTHS: Mapping[str, Callable[[Tensor, RotarySpec], Tensor]] = {
@@ -149,8 +173,12 @@ def angles_triton(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, head
     return Rotation(cos, sin)
 
 
-_ANGLES = Operation(reference=angles_reference, triton=(UpTo(math.inf, angles_triton),))
-_BLENDED = Operation(reference=angles_reference)  # llama3, yarn: a dozen small launches a step
+_ANGLES = Operation(
+    reference=angles_reference, by_device={"cpu": angles_remembered}, triton=(UpTo(math.inf, angles_triton),)
+)
+_BLENDED = Operation(
+    reference=angles_reference, by_device={"cpu": angles_remembered}
+)  # llama3, yarn: a dozen small launches a step
 
 
 def angles(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, head_dim: int) -> Rotation:

@@ -74,7 +74,7 @@ def ragged_attention_batched(
     together = batch.num_decodes
     if together and is_everything(reach, max(batch.context_lens[:together])):
         for alike in batch.alike:
-            out[alike.rows] = _decode_alike(q[alike.rows], layer, batch.block_tables[alike.rows], alike, scale)
+            out[alike.rows] = _decode_alike(q[alike.rows], layer, alike, scale)
     elif together:
         columns = -(-max(batch.context_lens[:together]) // layer.tokens_per_block)
         tables = batch.block_tables[:together, :columns]
@@ -127,16 +127,17 @@ def _fused(
     return attended[0].transpose(0, 1)
 
 
-def _decode_alike(q: Tensor, layer: AnyKV, tables: Tensor, alike: Alike, scale: float) -> Tensor:
+def _decode_alike(q: Tensor, layer: AnyKV, alike: Alike, scale: float) -> Tensor:
     """One token per request, all of which see everything: q [requests, num_heads, head_dim]."""
     columns = -(-alike.longest // layer.tokens_per_block)
-    read = layer.read_tables(tables[:, :columns])
-    keys, values = (x[:, :, : alike.longest].float() for x in read)
-    request, position = alike.stale
-    values[request, :, position] = 0  # a weight of 0 is not enough: 0 · NaN is NaN
-    queries = rearrange(q.float() * scale, "r (k g) d -> r k g d", k=layer.num_kv_heads)
-    scores = (queries @ keys.transpose(2, 3)).masked_fill_(alike.beyond[:, None, None], float("-inf"))
-    return (scores.softmax(dim=-1) @ values).flatten(1, 2).to(q.dtype)
+    keys, values = (x[:, : alike.longest].float() for x in layer.read_tables(alike.tables[:, :columns]))
+    pairs = q.shape[0], layer.num_kv_heads  # a request and a head of its cache are one small product
+    scores = torch.bmm((q.float() * scale).view(keys.shape[0], -1, q.shape[2]), keys.transpose(1, 2))
+    if alike.padding is not None:
+        beyond, (request, position) = alike.padding
+        values.unflatten(0, pairs)[request, :, position] = 0  # a weight of 0 is not enough: 0 · NaN is NaN
+        scores.unflatten(0, pairs).masked_fill_(beyond[:, None, None], float("-inf"))
+    return torch.bmm(scores.softmax(dim=-1), values).view(q.shape).to(q.dtype)
 
 
 def _decode(q: Tensor, layer: AnyKV, tables: Tensor, positions: Tensor, scale: float, reach: Reach) -> Tensor:

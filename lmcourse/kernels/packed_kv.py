@@ -127,7 +127,7 @@ class PackedKV(NamedTuple):
     def read_tables(self, tables: Tensor) -> tuple[Tensor, Tensor]:
         """As LayerKV's, float32."""
         read = (x.unflatten(0, tables.shape) for x in self.read(tables.flatten()))
-        keys, values = (x.transpose(1, 2).flatten(2, 3) for x in read)
+        keys, values = (x.transpose(1, 2).flatten(2, 3).flatten(0, 1) for x in read)
         return keys, values
 
     def write(self, keys: Tensor, values: Tensor, slots: Tensor) -> None:

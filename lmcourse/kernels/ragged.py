@@ -51,14 +51,14 @@ class LayerKV(NamedTuple):
         return self.keys.index_select(0, blocks), self.values.index_select(0, blocks)
 
     def read_tables(self, tables: Tensor) -> tuple[Tensor, Tensor]:
-        """What lies behind block tables [requests, columns], both [requests, num_kv_heads, tokens, head_dim]."""
+        """What lies behind block tables [requests, columns], both [requests · num_kv_heads, tokens, head_dim]."""
         num_blocks, num_kv_heads, tokens_per_block, head_dim = self.keys.shape
-        heads = torch.arange(num_kv_heads, dtype=tables.dtype, device=tables.device)
-        runs = ((tables * num_kv_heads)[:, None] + heads[:, None]).flatten()  # one head of one block each
-        shape = (tables.shape[0], num_kv_heads, tables.shape[1] * tokens_per_block, head_dim)
-        by_run = (x.view(num_blocks * num_kv_heads, tokens_per_block * head_dim) for x in (self.keys, self.values))
-        keys, values = (x.index_select(0, runs).view(shape) for x in by_run)
-        return keys, values
+        heads = torch.arange(num_kv_heads, dtype=tables.dtype, device=tables.device)[:, None]
+        runs = heads.add(tables[:, None], alpha=num_kv_heads).flatten()  # one head of one block each
+        shape = (tables.shape[0] * num_kv_heads, tables.shape[1] * tokens_per_block, head_dim)
+        flat = num_blocks * num_kv_heads, tokens_per_block * head_dim
+        keys = self.keys.view(flat).index_select(0, runs).view(shape)
+        return keys, self.values.view(flat).index_select(0, runs).view(shape)
 
     def write(self, keys: Tensor, values: Tensor, slots: Tensor) -> None:
         """Put [num_tokens, num_kv_heads, head_dim] at the tokens' slots."""
@@ -70,10 +70,10 @@ class LayerKV(NamedTuple):
 class Alike(NamedTuple):
     """Decodes of a batch whose contexts differ by a factor of two at most: padded to the longest, little is wasted."""
 
-    rows: Tensor  # int64 [requests]: which
+    rows: Tensor | slice  # int64 [requests]: which of the batch
+    tables: Tensor  # int32 [requests, columns]: their block tables
     longest: int  # context
-    beyond: Tensor  # bool [requests, longest]: where a context is over
-    stale: tuple[Tensor, Tensor]  # the same as indices
+    padding: tuple[Tensor, tuple[Tensor, Tensor]] | None  # bool [requests, longest]: where a context is over; indices
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,15 @@ class RaggedBatch:
             if not groups or lens[row] > 2 * lens[groups[-1][0]]:
                 groups.append([])
             groups[-1].append(row)
-        return tuple(self._pad(rows, [lens[row] for row in rows]) for rows in groups)
+        return tuple(self._pad(sorted(rows)) for rows in groups)
 
-    def _pad(self, rows: list[int], lens: list[int]) -> Alike:
-        device, longest = self.positions.device, lens[-1]
+    def _pad(self, rows: list[int]) -> Alike:
+        device, lens = self.positions.device, [self.context_lens[row] for row in rows]
+        is_run = rows[-1] - rows[0] == len(rows) - 1  # neighbours need no gathering
+        which = slice(rows[0], rows[-1] + 1) if is_run else torch.tensor(rows, device=device)
+        tables, longest = self.block_tables[which], max(lens)
+        if min(lens) == longest:
+            return Alike(which, tables, longest, None)
         beyond = torch.arange(longest, device=device) >= torch.tensor(lens, device=device)[:, None]
         request, position = beyond.nonzero(as_tuple=True)
-        return Alike(torch.tensor(rows, device=device), longest, beyond, (request, position))
+        return Alike(which, tables, longest, (beyond, (request, position)))

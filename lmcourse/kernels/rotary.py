@@ -29,7 +29,8 @@ __all__ = ["rotate", "rotate_heads", "rotate_reference"]
 def rotate_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x: [num_tokens, heads, head_dim]; cos and sin: [num_tokens, 1, head_dim / 2], one angle for all heads."""
     first, second = x.float().chunk(2, dim=-1)  # each [num_tokens, heads, head_dim / 2]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    turned = (first * cos).addcmul_(second, sin, value=-1), (second * cos).addcmul_(first, sin)
+    return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 def rotate_reference(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,12 +71,9 @@ def rotate_write_reference(parts: Tensor, rotation: Rotation, kv: AnyKV, slots: 
     num_kv_heads, head_dim = kv.num_kv_heads, kv.head_dim
     qkv = (parts[0] if parts.shape[0] == 1 else parts.sum(dim=0)).to(dtype)
     heads = qkv.view(slots.shape[0], -1, head_dim)
-    turning, v = heads.split((heads.shape[1] - num_kv_heads, num_kv_heads), dim=1)
-    turned = rotate_heads(turning, rotation.cos[:, None], rotation.sin[:, None])
-    q: Tensor
-    q, k = turned.split((turned.shape[1] - num_kv_heads, num_kv_heads), dim=1)
-    write_kv_reference(k, v, kv, slots)
-    return q
+    turned = rotate_heads(heads[:, :-num_kv_heads], rotation.cos[:, None], rotation.sin[:, None])
+    write_kv_reference(turned[:, -num_kv_heads:], heads[:, -num_kv_heads:], kv, slots)
+    return turned[:, :-num_kv_heads]
 
 
 @jit

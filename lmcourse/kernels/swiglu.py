@@ -42,8 +42,8 @@ __all__ = ["gate", "swiglu", "swiglu_parts", "swiglu_reference", "swiglu_triton"
 
 def swiglu_reference(gate_up: Tensor) -> Tensor:
     """The formula, in float32."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    return (silu(gate.float()) * up.float()).to(gate_up.dtype)
+    gate, up = gate_up.float().chunk(2, dim=-1)
+    return silu(gate).mul_(up).to(gate_up.dtype)
 
 
 @jit

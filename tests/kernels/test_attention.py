@@ -38,11 +38,14 @@ def test_ragged_attention_any_batch_and_heads(operation, name, num_heads, num_kv
 def test_alike_decodes_waste_no_more_than_they_need(make_paged):
     lens = torch.randint(1, 300, (40,)).tolist()
     batch = make_paged([*((1, length) for length in lens), (3, 7)], num_kv_heads=1, head_dim=8).batch
-    assert sorted(row for alike in batch.alike for row in alike.rows.tolist()) == list(range(40))
-    for alike in batch.alike:
-        own = [lens[row] for row in alike.rows]
+    rows = [torch.arange(40)[alike.rows].tolist() for alike in batch.alike]
+    assert sorted(row for of_group in rows for row in of_group) == list(range(40))
+    for alike, of_group in zip(batch.alike, rows, strict=True):
+        own = [lens[row] for row in of_group]
         assert alike.longest == max(own) <= 2 * min(own)
-        assert (~alike.beyond).sum(dim=1).tolist() == own
+        assert torch.equal(alike.tables, batch.block_tables[of_group])
+        padded = torch.zeros(len(own), alike.longest, dtype=torch.bool) if alike.padding is None else alike.padding[0]
+        assert (~padded).sum(dim=1).tolist() == own
     assert len(batch.alike) <= 9
 
 
