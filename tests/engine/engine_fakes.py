@@ -22,6 +22,7 @@ from lmcourse.spec import ModelSpec, RotarySpec
 from lmcourse.text.tokenizer import Tokenizer
 
 NUM_LAYERS = 2
+NEAR_TIE = 2e-4  # of logits: each way of summing them in float32 is within half of it
 
 
 def mirror_spec(vocab: int = 50, max_context: int = 256, **changes: object) -> ModelSpec:
@@ -193,6 +194,35 @@ def random_decoder(seed: int, **changes: object) -> Decoder:
         centre = 1.0 if "norm" in name else 0.0
         parameter.data.normal_(centre, 0.1 if "norm" in name else 0.2, generator=generator)
     return decoder.eval()
+
+
+@torch.inference_mode()
+def whole_sequence_logits(decoder: Decoder, ids: Sequence[int], prompt_len: int) -> Tensor:
+    """All positions at once in a fresh cache, without any engine: [len(ids), vocab]."""
+    spec, n = decoder.spec, len(ids)
+    shape = (1, spec.num_kv_heads, n, spec.head_dim)
+    kv = [LayerKV(torch.zeros(shape), torch.zeros(shape)) for _ in range(spec.num_layers)]
+    places = torch.arange(n)
+    lens = (places + 1).clamp(min=prompt_len)
+    layout = RaggedBatch(places, places, torch.zeros(1, 1, dtype=torch.int32), (0, n), (n,), lens, int(n == 1))
+    return decoder.logits(decoder(torch.tensor(ids), layout, kv))
+
+
+def assert_same_greedy(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], found: Sequence[list[int]], wanted: Sequence[list[int]]
+) -> None:
+    """Token for token; where an answer parts from what is wanted, float32 must leave the two tokens equally likely.
+
+    Sums in another order differ by some 1e-6 of a logit, so one near tie in 10⁵ tokens goes the other way, and what
+    follows is another text.
+    """
+    for prompt, told, want in zip(prompts, found, wanted, strict=True):
+        if told != want:
+            assert len(told) == len(want)
+            at = next(n for n, (one, other) in enumerate(zip(told, want, strict=True)) if one != other)
+            logits = whole_sequence_logits(decoder, [*prompt, *want[:at]], len(prompt))[-1]
+            assert logits[told[at]] >= logits.max() - NEAR_TIE, (prompt, told, want)
+            assert logits[want[at]] >= logits.max() - NEAR_TIE, (prompt, told, want)
 
 
 def random_prompt(rng: random.Random, vocab: int, low: int = 1, high: int = 40) -> list[int]:

@@ -217,8 +217,9 @@ class Tally:
     def check(self, at_least: int) -> None:
         print(self)
         assert self.num_workloads >= at_least
-        assert self.with_preemption >= 0.1 * self.num_workloads  # about 0.3 of them, give or take 0.05
-        assert self.with_abort >= 0.1 * self.num_workloads
+        # true shares, of 6,000: 0.28, 0.34, 0.56 to 0.67, 0.57; 100 of them fall short by chance once in 10¹⁰ times
+        assert self.with_preemption >= 0.03 * self.num_workloads
+        assert self.with_abort >= 0.05 * self.num_workloads
         assert self.with_chunks >= 0.2 * self.num_workloads
         assert self.with_hits >= 0.2 * self.num_workloads
 

@@ -6,25 +6,20 @@ import random
 
 import pytest
 import torch
-from engine_fakes import generate, make_engine, random_decoder, random_prompt, run_all
+from engine_fakes import (
+    assert_same_greedy,
+    generate,
+    make_engine,
+    random_decoder,
+    random_prompt,
+    run_all,
+    whole_sequence_logits,
+)
 
 from lmcourse.config import GenerationConfig
-from lmcourse.kernels import LayerKV, RaggedBatch
 from lmcourse.models import Decoder
 
 VOCAB, COUNT = 97, 40
-
-
-@torch.inference_mode()
-def whole_sequence_logits(decoder: Decoder, ids: list[int], prompt_len: int) -> torch.Tensor:
-    """All positions at once in a fresh cache, without any engine: [len(ids), vocab]."""
-    spec, n = decoder.spec, len(ids)
-    shape = (1, spec.num_kv_heads, n, spec.head_dim)
-    kv = [LayerKV(torch.zeros(shape), torch.zeros(shape)) for _ in range(spec.num_layers)]
-    places = torch.arange(n)
-    lens = (places + 1).clamp(min=prompt_len)
-    layout = RaggedBatch(places, places, torch.zeros(1, 1, dtype=torch.int32), (0, n), (n,), lens, int(n == 1))
-    return decoder.logits(decoder(torch.tensor(ids), layout, kv))
 
 
 def greedy_oracle(decoder: Decoder, prompt: list[int], count: int) -> list[int]:
@@ -51,8 +46,8 @@ GREEDY = GenerationConfig(max_new_tokens=COUNT)
 
 def test_step_alone_equals_no_cache_at_all(prompts, expected) -> None:
     engine = make_engine(random_decoder(0))
-    for prompt, tokens in zip(prompts[:8], expected[:8], strict=True):
-        assert generate(engine, prompt, GREEDY).token_ids == tokens
+    told = [generate(engine, prompt, GREEDY).token_ids for prompt in prompts[:8]]
+    assert_same_greedy(random_decoder(0), prompts[:8], told, expected[:8])
     assert len({tuple(tokens) for tokens in expected}) > 16, "the random model must say different things"
 
 
@@ -72,7 +67,7 @@ def test_step_batch_of_32_equals_alone(prompts, expected, config: dict, preempts
     engine = make_engine(random_decoder(0), session_len=100, **config)
     ids = [engine.add(prompt, GREEDY) for prompt in prompts]
     outputs = run_all(engine)
-    assert [outputs[key].token_ids for key in ids] == expected
+    assert_same_greedy(random_decoder(0), prompts, [outputs[key].token_ids for key in ids], expected)
     assert (engine.stats().num_preemptions > 0) == preempts
 
 

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from engine_fakes import MirrorDecoder, make_engine, mirror_spec, random_decoder, random_prompt, run_all
+from engine_fakes import (
+    MirrorDecoder,
+    assert_same_greedy,
+    make_engine,
+    mirror_spec,
+    random_decoder,
+    random_prompt,
+    run_all,
+)
 
 from lmcourse.config import GenerationConfig
 from lmcourse.engine import events as ev
@@ -149,16 +157,18 @@ def test_dynamic_rotary_shares_only_what_is_turned_alike(trained_context: int) -
 @pytest.mark.parametrize("num_blocks", [14, 64])
 def test_tokens_are_the_same_with_and_without(budget: int, num_blocks: int, rng) -> None:
     decoder = random_decoder(rng.randrange(2**31))
-    beginnings = [random_prompt(rng, 97, 0, 20) for _ in range(3)]
-    prompts = [rng.choice(beginnings) + random_prompt(rng, 97, 1, 12) for _ in range(12)]
+    beginnings = [random_prompt(rng, 97, 2 * SIZE, 20), *(random_prompt(rng, 97, 0, 20) for _ in range(2))]
+    kinds = [0, 0, *rng.choices(range(3), k=10)]  # the first is still running when the second finds its blocks
+    prompts = [beginnings[kind] + random_prompt(rng, 97, 1, 12) for kind in kinds]
     answers = []
     for caching in (False, True):
         config = {"cache_max_entry_count": num_blocks, "max_prefill_token_num": budget, "max_batch_size": 5}
         engine = make_engine(decoder, enable_prefix_caching=caching, **config)
         for prompt in prompts:
             engine.add(prompt, GenerationConfig(max_new_tokens=12))
-        answers.append({key: output.token_ids for key, output in run_all(engine).items()})
-    assert answers[0] == answers[1]
+        outputs = run_all(engine)
+        answers.append([outputs[key].token_ids for key in range(len(prompts))])
+    assert_same_greedy(decoder, prompts, answers[1], answers[0])
     assert engine.stats().num_hit_tokens > 0
 
 
@@ -172,9 +182,10 @@ def test_64_requests_with_one_system_prompt_compute_it_once(rng) -> None:
         engine = make_engine(decoder, enable_prefix_caching=caching, on_event=log, **config)
         for prompt in prompts:
             engine.add(prompt, GenerationConfig(max_new_tokens=4))
-        answers.append({key: output.token_ids for key, output in run_all(engine).items()})
+        outputs = run_all(engine)
+        answers.append([outputs[key].token_ids for key in range(len(prompts))])
         computed.append(sum(e.stop - e.start for e in log if isinstance(e, ev.TokensScheduled) and e.kind == "prefill"))
-    assert answers[0] == answers[1]
+    assert_same_greedy(decoder, prompts, answers[1], answers[0])
     print(f"prefill tokens: {computed[0]} without, {computed[1]} with")
     assert computed[0] == sum(map(len, prompts))
     assert computed[1] <= 0.1 * computed[0]

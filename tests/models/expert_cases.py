@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
 
+from lmcourse.kernels import Routing, route
+from lmcourse.layers import moe
+from lmcourse.spec import ExpertSpec
+
 Shapes = dict[str, tuple[int, ...]]
 HIDDEN, VOCAB, LAYERS, HEADS, HEAD_DIM = 30, 67, 3, 5, 6
+CLEAR_GAP = 2e-4  # of a router's logits, which float32 gives within 1e-5: no other sum chooses another expert
 COMMON = {
     "vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
     "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
     "tie_word_embeddings": False, "torch_dtype": "float32", "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+
+
+@contextmanager
+def watched_routers() -> Iterator[list[float]]:
+    """Fills with the distance of the last expert chosen from the first one left, the least of each call of a router."""
+    gaps: list[float] = []
+
+    def watched(parts: Tensor, spec: ExpertSpec) -> Routing:
+        logits = parts.float().sum(0)[:, : spec.count].sort(dim=1, descending=True).values
+        if spec.chosen < spec.count:
+            gaps.append(float((logits[:, spec.chosen - 1] - logits[:, spec.chosen]).min()))
+        return route(parts, spec)
+
+    with mock.patch.object(moe, "route", watched):
+        yield gaps
+
+
+def clearly_routed(draw: Callable[[], list[int]], run: Callable[[list[int]], object]) -> list[int]:
+    """Ids of which none goes to an expert by a hair; run takes them through the model. Dense: the first drawn."""
+    while True:
+        ids = draw()
+        with watched_routers() as gaps:
+            run(ids)
+        if min(gaps, default=1.0) > CLEAR_GAP:
+            return ids
 
 
 class ExpertCase(NamedTuple):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 sys.path.extend([str(Path(__file__).parent), str(Path(__file__).parents[1] / "references")])
 
-from expert_cases import EXPERT_CASES
+from expert_cases import EXPERT_CASES, clearly_routed
 from family_cases import CASES as DENSE_CASES
 from family_cases import Case
 
@@ -54,7 +54,8 @@ def near(got, want):
 def test_logits_are_the_true_ones_however_steps_are_cut(case, write, load, open_session, tmp_path):
     config, tensors = case.draw()
     folder = write((config, tensors))
-    decoder, ids = load(folder), random_ids(NUM_TOKENS)
+    decoder = load(folder)
+    ids = clearly_routed(lambda: random_ids(NUM_TOKENS), lambda ids: open_session(decoder).step({"only": ids}))
     want = true_logits(case, folder, tensors, ids)
     near(open_session(decoder).step({"only": ids})["only"], want)
 
