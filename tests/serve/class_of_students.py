@@ -142,3 +142,16 @@ def check_shares(report: Report) -> None:
     assert max(report.shares.values()) <= 1.2
     for answers in report.overtaken:
         assert max(answers.values(), default=0) <= 2, answers
+
+
+def check_parts(report: Report) -> None:
+    """Behind replicas: an equal part of one of them, which the machine may run faster than the other.
+
+    A flood with a part of both would have twice its neighbours' tokens, one that is not held back forty times as many.
+    """
+    print({name: round(share, 3) for name, share in report.shares.items()}, report.overtaken)
+    students = [share for name, share in report.shares.items() if name != FLOOD]
+    assert report.shares[FLOOD] <= 1.2 * max(students)
+    assert min(students) >= max(students) / 3
+    for answers in report.overtaken:
+        assert max(answers.values(), default=0) <= 2, answers

@@ -24,7 +24,7 @@ import pytest
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "serve")]
 
-from class_of_students import FLOOD, SELDOM, Busy, Report, check_shares, make_busy, watch_class
+from class_of_students import FLOOD, SELDOM, Busy, Report, check_parts, check_shares, make_busy, watch_class
 from replica_service import serving as serving_replicas
 
 from lmcourse.bench import current_commit, describe_machine
@@ -126,4 +126,4 @@ def test_a_dozen_students_behind_two_replicas_get_equal_shares(tmp_path: Path, m
         started = time.monotonic()
         report = asyncio.run(watch_class(service.url, busy, Busy(SELDOM, keys[SELDOM], 24, 8), 1200, seed, times=2))
     measured["two_replicas_open_1"] = summarise(report, time.monotonic() - started)
-    check_shares(report)
+    check_parts(report)
