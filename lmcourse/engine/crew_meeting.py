@@ -1,11 +1,12 @@
 """Where ranks meet, and how those that torchrun started, on one machine or several, know of each other's end.
 
     rank 0   1 2 3 4 5 ···        each adds to its number in torchrun's store once a second, and looks whether
-    rank 1   1 2 3 ✝              the others' have grown; one that stands for 6 s is lost
+    rank 1   1 2 3 ✝              the others' have grown; one that stands for 6 looks is lost
 
 The idea: under torchrun they are nobody's parent and nobody's child. A killed process closes its connections and gloo
 notices at once; a machine that went away, or a process that hangs, closes nothing. A number that stands still tells of
-all of these, and so does a store that is gone.
+all of these, and so does a store that is gone. Looks are counted and not seconds: after this machine itself stood
+still for a minute, the others may have, too.
 
 Lesson: 9 (more than one machine)
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from lmcourse.errors import MachineError
 
 __all__ = ["Meeting", "Pulse", "meet_under_torchrun"]
 
-_BEAT_SECONDS, _LOST_SECONDS = 1.0, 6.0
+_BEAT_SECONDS, _MOST_LOOKS = 1.0, 6
 
 
 class Pulse:
@@ -55,7 +55,7 @@ class Pulse:
     def _beat(self) -> None:
         try:
             store = self._connect()
-            seen: dict[int, tuple[int, float]] = {}  # the number, and since when
+            seen: dict[int, tuple[int, int]] = {}  # the number, and at how many looks it has stood
             while not self._over.is_set() and self._lost is None:
                 store.add(f"pulse-{self._rank}", 1)
                 self._lost = self._look(store, seen)
@@ -64,16 +64,14 @@ class Pulse:
             if not self._over.is_set():
                 self._lost = f"the ranks' store does not answer: {str(error).splitlines()[0]}"
 
-    def _look(self, store: Store, seen: dict[int, tuple[int, float]]) -> str | None:
+    def _look(self, store: Store, seen: dict[int, tuple[int, int]]) -> str | None:
         """Who is lost; a rank that has not come yet is not."""
         for other in self._others:
-            count, now = store.add(f"pulse-{other}", 0), time.monotonic()
-            before, since = seen.get(other, (0, now))
-            if count != before:
-                since = now
-            seen[other] = count, since
-            if count and now - since > _LOST_SECONDS:
-                return f"rank {other} has said nothing for {now - since:.0f} s"
+            count, (before, stood) = store.add(f"pulse-{other}", 0), seen.get(other, (0, 0))
+            stood = stood + 1 if count == before else 0
+            seen[other] = count, stood
+            if count and stood > _MOST_LOOKS:
+                return f"rank {other} has said nothing for {stood * _BEAT_SECONDS:.0f} s"
         return None
 
 

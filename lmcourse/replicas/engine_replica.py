@@ -114,16 +114,18 @@ class EngineReplica:
             raise MachineError("the engine of this replica broke", got=self._broken)
 
     def _post(self) -> None:
-        stood, since = -1, 0.0
+        stood, stuck_seconds = -1, 0.0
         while not self._leaving.is_set():
-            stats = self._engine.stats()
+            looked, stats = time.monotonic(), self._engine.stats()
             if not stats.num_running + stats.num_waiting or stats.num_steps != stood:
-                stood, since = stats.num_steps, time.monotonic()
-            elif time.monotonic() - since > self._duty.stuck_seconds and self._broken is None:
+                stood, stuck_seconds = stats.num_steps, 0.0
+            elif stuck_seconds > self._duty.stuck_seconds and self._broken is None:
                 self._broken = f"no step ended within {self._duty.stuck_seconds:g} s, and answers wait"
             with contextlib.suppress(Exception):  # a board that is being restarted: the next note will do
                 self._board.post.remote(self._describe(stats))
             self._leaving.wait(_POST_SECONDS)
+            # of this thread's own time: while the machine stood still, so did the engine
+            stuck_seconds += min(time.monotonic() - looked, 2 * _POST_SECONDS)
 
     def _describe(self, stats: EngineStats) -> Note:
         size = self._pipe.engine.config.max_batch_size

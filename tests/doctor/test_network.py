@@ -13,7 +13,7 @@ def test_probe_hubs_does_not_wait_for_one_that_hangs():
 
     def ask(address, timeout_seconds):
         if address == "slow":
-            release.wait(30)
+            release.wait(300)
         return "answers"
 
     started = time.monotonic()
@@ -21,7 +21,7 @@ def test_probe_hubs_does_not_wait_for_one_that_hangs():
     release.set()
     assert answers["A"] == "answers"
     assert "within 0.2 s" in answers["B"]
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 200
 
 
 def test_probe_hubs_at_a_closed_port_says_no_answer():

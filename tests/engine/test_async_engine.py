@@ -9,7 +9,7 @@ import pytest
 
 from lmcourse.bundled import model_path
 from lmcourse.config import GenerationConfig, TurbomindEngineConfig
-from lmcourse.engine import AsyncEngine, Engine, Order
+from lmcourse.engine import AsyncEngine, Engine, Order, async_engine
 from lmcourse.errors import EngineClosedError, PromptError, RequestFailedError
 
 CONFIG = TurbomindEngineConfig(session_len=256, max_batch_size=8, cache_max_entry_count=64)
@@ -143,6 +143,8 @@ def test_burst_on_an_idle_engine_shares_its_first_step(engine, monkeypatch) -> N
         await served.aclose()
 
     monkeypatch.setattr(engine, "step", counting_step)
+    monkeypatch.setattr(async_engine, "_QUIET_SECONDS", 0.2)  # a loop that is kept waiting is not late
+    monkeypatch.setattr(async_engine, "_BURST_SECONDS", 60.0)
     asyncio.run(main())
     assert sizes[0] == 3
 

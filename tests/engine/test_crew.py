@@ -131,7 +131,7 @@ def test_killed_rank_is_an_error_and_no_wait():
     started = time.monotonic()
     with pytest.raises(MachineError, match="rank of this engine was lost"):
         _finish(engine)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 120, "gloo would wait for 5 minutes"
     engine.close()
     assert process.poll() is not None
     assert not folder.exists()
@@ -162,13 +162,13 @@ except MachineError as error:
     print(error)
 processes[1] = process
 engine.close()
-assert 1 < time.monotonic() - began < 10
+assert 1 < time.monotonic() - began < 120  # gloo would wait for 5 minutes
 """
 
 
 def test_lost_rank_whose_connections_stay_open_is_an_error_and_no_wait():
     words = [sys.executable, "-c", SILENT]
-    ran = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert "rank of this engine was lost" in ran.stdout
 
@@ -216,7 +216,7 @@ def test_lost_engine_leaves_no_process():
     engine = open_engine(tp=2)
     (process,) = engine._runner._crew.processes.values()
     del engine
-    process.wait(timeout=20)
+    process.wait(timeout=120)
 
 
 def test_rank_that_cannot_start_tells_why(monkeypatch, tmp_path):

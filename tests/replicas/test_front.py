@@ -28,6 +28,7 @@ from lmcourse.serve.class_roster import Quota, Student
 from lmcourse.serve.running import running
 from lmcourse.serve.settings import ServerSettings
 
+STUCK_SECONDS = 3.0  # a process' first step may take one
 CONFIG = TurbomindEngineConfig(session_len=512, max_batch_size=8, cache_max_entry_count=100, enable_prefix_caching=True)
 
 
@@ -51,7 +52,7 @@ class LocalReplicas:
         self.board = LocalBoard()
         self.by_name = {
             name: EngineReplica(
-                "tiny-chat", CONFIG, ChatTemplateConfig(), Duty(stuck_seconds=1.0), self.board, (name, "here")
+                "tiny-chat", CONFIG, ChatTemplateConfig(), Duty(stuck_seconds=STUCK_SECONDS), self.board, (name, "here")
             )
             for name in ("a", "b")
         }
@@ -161,7 +162,7 @@ def hanging():
 
     def step_and_hang():
         if next(steps) >= made.num_steps:
-            mended.wait(60)
+            mended.wait(300)
         return step()
 
     made.by_name["a"]._pipe.engine.step = step_and_hang
@@ -172,7 +173,7 @@ def hanging():
 
 @pytest.mark.parametrize("num_steps", [0, 5])
 def test_front_goes_on_elsewhere_when_a_step_never_ends(hanging, offline, num_steps) -> None:
-    """The replica says so itself after a second; Ray Serve would replace it."""
+    """The replica says so itself after STUCK_SECONDS; Ray Serve would replace it."""
     hanging.num_steps = num_steps
     (prompt,) = prompts(1)
     for resumes in (num_steps > 0, False):
@@ -181,7 +182,7 @@ def test_front_goes_on_elsewhere_when_a_step_never_ends(hanging, offline, num_st
             text = text_of(chat(client, prompt, stream=True))
             assert text == offline(prompt, GenerationConfig(max_new_tokens=40)).text
     assert [name for _, _, name in hanging.asked] == ["a", "b", "b"]
-    with pytest.raises(MachineError, match="no step ended within 1 s"):
+    with pytest.raises(MachineError, match=f"no step ended within {STUCK_SECONDS:g} s"):
         asyncio.run(hanging.by_name["a"].check_health())
     asyncio.run(hanging.by_name["b"].check_health())
 
@@ -204,7 +205,7 @@ def test_front_says_so_where_a_hanging_replica_has_begun_an_answer(hanging) -> N
 
 def test_front_goes_on_elsewhere_when_a_replica_falls_silent(hanging, offline, monkeypatch) -> None:
     """As a stopped process: no news, and connections that stay open."""
-    monkeypatch.setattr("lmcourse.replicas.board._SILENT_SECONDS", 1.5)
+    monkeypatch.setattr("lmcourse.replicas.board._SILENT_SECONDS", 4.0)
     hanging.num_steps = 3
     (prompt,) = prompts(1)
     hanging.by_name["a"]._leaving.set()  # it posts no more
@@ -365,7 +366,7 @@ def test_front_whose_reader_leaves_frees_the_replica(front, replicas) -> None:
     stream.close()
 
     async def idle() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while any(replica._pipe.engine.has_work for replica in replicas.by_name.values()):
                 await asyncio.sleep(0.02)
 

@@ -45,7 +45,8 @@ def test_stop_ends_the_request_of_one_session(answers, stand_in) -> None:
     threads = [threading.Thread(target=ask, args=(session,)) for session in ("a", "b")]
     for thread in threads:
         thread.start()
-    time.sleep(0.15)
+    while stand_in.in_flight < 2:
+        time.sleep(0.01)
     answers.stop("a")
     answers.stop("nobody")
     for thread in threads:

@@ -63,7 +63,7 @@ def serve() -> Iterator[Any]:
 
 
 def _until(condition: Any) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)

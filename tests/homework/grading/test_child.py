@@ -158,7 +158,7 @@ def test_loop_ends_at_its_deadline_and_leaves_nothing() -> None:
         with pytest.raises(ChildLostError, match="time limit"):
             run(child, "def f():\n    while True: pass", seconds=0.5)
         home, process = child._home, child._process
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 100
     assert not home.exists()
     assert process is not None
     assert process.returncode is not None
