@@ -110,13 +110,21 @@ def front(replicas, request):
         yield client
 
 
-def prompts(count: int) -> list[str]:
+def is_clear(offline, prompt: str) -> bool:
+    """No two tokens of the answer are so nearly as likely that another batch's sums could choose the other."""
+    reports = offline(prompt, GenerationConfig(max_new_tokens=40, logprobs=2)).logprobs
+    return all(best - next_best > 1e-3 for best, next_best in (sorted(r.values())[:-3:-1] for r in reports))
+
+
+def prompts(offline, count: int) -> list[str]:
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)
-    return [
-        f"What is {rng.randrange(50)} plus {rng.randrange(50)}? Tell {rng.randrange(1000)} words." for _ in range(count)
-    ]
+    drawn = (
+        f"What is {rng.randrange(50)} plus {rng.randrange(50)}? Tell {rng.randrange(1000)} words."
+        for _ in itertools.count()
+    )
+    return list(itertools.islice((prompt for prompt in drawn if is_clear(offline, prompt)), count))
 
 
 def chat(client, prompt, **more):
@@ -130,7 +138,7 @@ def text_of(stream) -> str:
 
 
 def test_front_answers_as_the_pipeline_does(front, offline) -> None:
-    for prompt in prompts(3):
+    for prompt in prompts(offline, 3):
         expected = offline(prompt, GenerationConfig(max_new_tokens=40)).text
         assert chat(front, prompt).choices[0].message.content == expected
         assert text_of(chat(front, prompt, stream=True)) == expected
@@ -140,7 +148,7 @@ def test_front_answers_as_the_pipeline_does(front, offline) -> None:
 @pytest.mark.parametrize("death", [0, 1, 3])
 @pytest.mark.parametrize("stream", [False, True])
 def test_front_goes_on_elsewhere_when_a_replica_dies(front, replicas, offline, death, stream) -> None:
-    (prompt,) = prompts(1)
+    (prompt,) = prompts(offline, 1)
     replicas.deaths[:] = [death, death]
     answer = chat(front, prompt, stream=stream)
     text = text_of(answer) if stream else answer.choices[0].message.content
@@ -175,7 +183,7 @@ def hanging():
 def test_front_goes_on_elsewhere_when_a_step_never_ends(hanging, offline, num_steps) -> None:
     """The replica says so itself after STUCK_SECONDS; Ray Serve would replace it."""
     hanging.num_steps = num_steps
-    (prompt,) = prompts(1)
+    (prompt,) = prompts(offline, 1)
     for resumes in (num_steps > 0, False):
         app = make_front(hanging_task(resumes), hanging, hanging.view)
         with running(app) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0) as client:
@@ -207,7 +215,7 @@ def test_front_goes_on_elsewhere_when_a_replica_falls_silent(hanging, offline, m
     """As a stopped process: no news, and connections that stay open."""
     monkeypatch.setattr("lmcourse.replicas.board._SILENT_SECONDS", 4.0)
     hanging.num_steps = 3
-    (prompt,) = prompts(1)
+    (prompt,) = prompts(offline, 1)
     hanging.by_name["a"]._leaving.set()  # it posts no more
     app = make_front(hanging_task(True), hanging, hanging.view)
     with running(app) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0) as client:
@@ -215,8 +223,8 @@ def test_front_goes_on_elsewhere_when_a_replica_falls_silent(hanging, offline, m
     assert [name for _, _, name in hanging.asked] == ["a", "b"]
 
 
-def test_front_goes_on_with_a_sampled_answer_too(front, replicas) -> None:
-    (prompt,) = prompts(1)
+def test_front_goes_on_with_a_sampled_answer_too(front, replicas, offline) -> None:
+    (prompt,) = prompts(offline, 1)
     replicas.deaths[:] = [4]
     stream = front.completions.create(
         model="tiny-chat", prompt=prompt, max_tokens=20, temperature=1.0, stream=True, extra_body={"ignore_eos": True}
@@ -227,7 +235,7 @@ def test_front_goes_on_with_a_sampled_answer_too(front, replicas) -> None:
 
 @pytest.mark.parametrize("front", [{"resumes": False}], indirect=True)
 def test_front_says_so_where_a_begun_answer_may_not_go_on(front, replicas, offline) -> None:
-    (prompt,) = prompts(1)
+    (prompt,) = prompts(offline, 1)
     replicas.deaths[:] = [2]
     with pytest.raises(openai.APIError, match="replica that was answering died") as caught:
         text_of(chat(front, prompt, stream=True))
