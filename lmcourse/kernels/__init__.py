@@ -39,8 +39,9 @@ to make weights small:
     round_columns.py      round_columns       rounding whose errors later columns take over
 
 and what they share: operands.py (Matrix, PackedMatrix, Norm, Rotation, Reach, Stream), packed.py (4-bit weights),
-ragged.py (RaggedBatch, LayerKV), reach.py (scores and distance), packed_kv.py (PackedKV: int8 and int4), kv_tiles.py
-(tiles of either cache), dispatch.py (which form runs), lang.py (Triton, where there is one).
+packed_bags.py (the same for a processor), ragged.py (RaggedBatch, LayerKV), reach.py (scores and distance),
+packed_kv.py (PackedKV: int8 and int4), kv_tiles.py (tiles of either cache), dispatch.py (which form runs), lang.py
+(Triton, where there is one).
 """
 
 from lmcourse.kernels.add_norm import add_norm
@@ -69,6 +70,7 @@ from lmcourse.kernels.operands import (
     sum_parts,
     sum_stream,
 )
+from lmcourse.kernels.packed import arrange_packed
 from lmcourse.kernels.packed_kv import INT4, INT8, AnyKV, KVFormat, PackedKV
 from lmcourse.kernels.project import project
 from lmcourse.kernels.ragged import LayerKV, RaggedBatch
@@ -101,6 +103,7 @@ __all__ = [
     "add_norm",
     "add_rms_norm",
     "angles",
+    "arrange_packed",
     "arrange_weight",
     "geglu",
     "geglu_tanh",

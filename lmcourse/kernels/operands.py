@@ -17,6 +17,8 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from lmcourse.kernels.packed_bags import TAIL_BYTES
+
 __all__ = [
     "ALL_BEFORE",
     "AnyMatrix",
@@ -50,16 +52,24 @@ class Matrix(NamedTuple):
 class PackedMatrix(NamedTuple):
     """y = x · weightᵀ + bias, with weight[n, k] = (q[n, k] − zero[n, k // group_size]) · scale[n, k // group_size].
 
-    How q, zero and scale lie in the words is in packed.py.
+    How q, zero and scale lie in the words is in packed.py, and for a processor's engine in packed_bags.py.
     """
 
-    words: Tensor  # int32 [out_features, in_features / 8]: eight 4-bit q each
-    groups: Tensor  # int32 [out_features, in_features / group_size]: scale and zero, 16 bits each
+    words: Tensor  # int32 [out_features, in_features / 8]: eight 4-bit q each; in bags uint8 [out_features, groups, …]
+    groups: Tensor  # int32 [out_features, in_features / group_size]: scale and zero, 16 bits each; in bags the scales
     bias: Tensor | None = None  # [out_features]
+
+    @property
+    def in_bags(self) -> bool:
+        """Whether it is arranged for a processor."""
+        return self.words.dtype is torch.uint8
 
     @property
     def shape(self) -> tuple[int, int]:
         """(out_features, in_features)."""
+        if self.in_bags:
+            rows, groups, num_bytes = self.words.shape
+            return rows, groups * (num_bytes - TAIL_BYTES) * 2
         rows, words = self.words.shape
         return rows, words * 8
 

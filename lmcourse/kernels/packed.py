@@ -22,10 +22,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from lmcourse.kernels.lang import is_interpreting
 from lmcourse.kernels.operands import Matrix, PackedMatrix
+from lmcourse.kernels.packed_bags import bag_groups, has_bags, unpack_bags
 
 __all__ = [
     "NIBBLE_SHIFTS",
+    "arrange_packed",
     "choose_unit",
     "join_groups",
     "pack_words",
@@ -85,9 +88,20 @@ def split_groups(groups: Tensor) -> tuple[Tensor, Tensor]:
 
 def unpack_matrix(matrix: PackedMatrix, dtype: torch.dtype) -> Tensor:
     """The weight as plain numbers, [out_features, in_features]."""
+    if matrix.in_bags:
+        return unpack_bags(matrix.words, matrix.groups).to(dtype)
     scales, zeros = (part[..., None].to(dtype) for part in split_groups(matrix.groups))
     weight = unpack_words(matrix.words, matrix.group_size).view(*matrix.groups.shape, -1).to(dtype)
     return weight.sub_(zeros).mul_(scales).view(matrix.shape)
+
+
+def arrange_packed(matrix: PackedMatrix) -> PackedMatrix:
+    """The matrix in bags on a processor, for torch's forms; elsewhere as it is."""
+    if matrix.words.device.type != "cpu" or matrix.in_bags or is_interpreting() or not has_bags():
+        return matrix
+    scales, zeros = split_groups(matrix.groups)
+    bags = bag_groups(unpack_words(matrix.words, matrix.group_size), zeros)
+    return PackedMatrix(bags, scales.float(), matrix.bias)
 
 
 def plain_matrix(matrix: PackedMatrix, dtype: torch.dtype) -> Matrix:

@@ -21,6 +21,7 @@ Lesson: 4 (the kernel, line by line)
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ __all__ = [
     "load_rows_of_words",
     "norms_apart",
     "plan_rows_of_words",
+    "w4a16_pieces",
     "w4a16_reference",
     "w4a16_rows",
 ]
@@ -50,12 +52,22 @@ __all__ = [
 # Rows of words serve single tokens; from two on, tiles read each weight once for all tokens.
 MOST_PACKED_ROW_TOKENS = 1
 _WIDEST_NORMED = 2048
+_PIECE = 1 << 18  # weights, 1 MiB of float32
 _STEP, _MOST_STEPS = 4096, 4  # features of a long row at a time, and how often
 
 
 def w4a16_reference(x: Tensor, matrix: PackedMatrix, dtype: torch.dtype | None = None) -> Tensor:
     """Unpack, then torch's own product, in one part."""
     return linear(x, unpack_matrix(matrix, x.dtype), matrix.bias)[None].to(dtype or x.dtype)
+
+
+def w4a16_pieces(x: Tensor, matrix: PackedMatrix, dtype: torch.dtype | None = None) -> Tensor:
+    """The same on a processor, some rows of the weight at a time: plain numbers never leave its caches."""
+    rows = max(1, _PIECE // matrix.shape[1])
+    biases = repeat(None) if matrix.bias is None else matrix.bias.split(rows)
+    pieces = zip(matrix.words.split(rows), matrix.groups.split(rows), biases, strict=False)
+    products = [w4a16_reference(x, PackedMatrix(*piece), dtype) for piece in pieces]
+    return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
 
 
 @jit
@@ -248,6 +260,7 @@ def w4a16_rows(
 
 W4A16_PROJECT: Operation[..., Tensor] = Operation(
     reference=w4a16_reference,
+    by_device={"cpu": w4a16_pieces},
     triton=(
         UpTo(MOST_PACKED_ROW_TOKENS, w4a16_rows, dtypes=(torch.float16,)),
         UpTo(MOST_PACKED_TILE_TOKENS, w4a16_tiles, dtypes=(torch.float16,)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lmcourse.kernels import AnyMatrix, arrange_weight, project
+from lmcourse.kernels import AnyMatrix, Matrix, PackedMatrix, arrange_packed, arrange_weight, project
 from lmcourse.layers.parallel import ALONE, Ranks
 from lmcourse.quant import PLAIN, WeightFormat
 
@@ -50,9 +50,14 @@ class Linear(nn.Module):
         return self.ranks.add_up(project(x, self.matrix))
 
     def arrange(self) -> None:
-        """Lay a plain matrix out for this device's library: the values stay, and only `forward` can read them."""
-        if self.weight_format is PLAIN:
-            self.weight = nn.Parameter(arrange_weight(self.weight), requires_grad=False)
+        """Lay the matrix out for this device's library: the values stay, and only kernels can read them."""
+        matrix = self.matrix
+        if isinstance(matrix, Matrix):
+            self.weight = nn.Parameter(arrange_weight(matrix.weight), requires_grad=False)
+        elif isinstance(matrix, PackedMatrix):
+            arranged = arrange_packed(matrix)
+            self.words = nn.Parameter(arranged.words, requires_grad=False)
+            self.groups = nn.Parameter(arranged.groups, requires_grad=False)
 
     @property
     def matrix(self) -> AnyMatrix:

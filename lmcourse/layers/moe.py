@@ -17,6 +17,7 @@ from torch import nn
 from lmcourse.kernels import AnyNorm, Stream, add_norm, project, route, run_experts
 from lmcourse.layers.linear import Linear
 from lmcourse.layers.parallel import ALONE, Ranks
+from lmcourse.quant import PLAIN
 from lmcourse.spec import ModelSpec
 
 __all__ = ["MoE", "StackedLinear"]
@@ -26,7 +27,9 @@ class StackedLinear(Linear):
     """The matrices of all experts, one below the other."""
 
     def arrange(self) -> None:
-        """It stays as it is: of its rows a step takes those of a few experts."""
+        """Plain rows stay as they are, since a step takes those of a few experts; packed ones can be cut, too."""
+        if self.weight_format is not PLAIN:
+            super().arrange()
 
 
 class MoE(nn.Module):
