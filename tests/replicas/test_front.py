@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import sys
 import threading
 from dataclasses import asdict
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from clear_answers import is_clear
 
 from lmcourse import GenerationConfig, TurbomindEngineConfig, pipeline
 from lmcourse.config import ChatTemplateConfig
@@ -110,12 +116,6 @@ def front(replicas, request):
         yield client
 
 
-def is_clear(offline, prompt: str) -> bool:
-    """No two tokens of the answer are so nearly as likely that another batch's sums could choose the other."""
-    reports = offline(prompt, GenerationConfig(max_new_tokens=40, logprobs=2)).logprobs
-    return all(best - next_best > 1e-3 for best, next_best in (sorted(r.values())[:-3:-1] for r in reports))
-
-
 def prompts(offline, count: int) -> list[str]:
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
@@ -124,7 +124,8 @@ def prompts(offline, count: int) -> list[str]:
         f"What is {rng.randrange(50)} plus {rng.randrange(50)}? Tell {rng.randrange(1000)} words."
         for _ in itertools.count()
     )
-    return list(itertools.islice((prompt for prompt in drawn if is_clear(offline, prompt)), count))
+    gen = GenerationConfig(max_new_tokens=40, logprobs=2)
+    return list(itertools.islice((prompt for prompt in drawn if is_clear(offline(prompt, gen))), count))
 
 
 def chat(client, prompt, **more):
