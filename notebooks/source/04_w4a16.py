@@ -446,8 +446,8 @@ print(recorded_w4_accuracy())
 # course; the search keeps it, and loses in tool calls, where one wrong character spoils the answer. An average hides
 # that. Measure on **your** task.
 #
-# And speed? The format is made for GPUs, where bytes decide; on a processor our engine unpacks in plain torch. Measure
-# what your machine makes of it:
+# And speed? The format is made for GPUs, where bytes decide; on a processor our engine unpacks to floats in its caches.
+# Measure what your machine makes of it:
 
 # %% tags=["measured"]
 import time
@@ -506,7 +506,7 @@ print(format_packed_rung(measure_memory(folder, hundredth), measure_memory(folde
 # ## 12 · When 4 bits stop paying
 #
 # Every batch unpacks the same weights; with many tokens arithmetic decides, and unpacking is only in the way. The engine
-# has three forms: rows for one token, tiles up to 128, and above that it unpacks once and calls torch's library.
+# has three forms on a GPU: rows for one token, tiles up to 128, and above that it unpacks once and calls torch's library.
 #
 # So «a quarter of the traffic» is worth nearly all of it for one request, and nothing for a full batch.
 #
