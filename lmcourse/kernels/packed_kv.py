@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from lmcourse.kernels.lang import is_interpreting, jit, tl
-from lmcourse.kernels.ragged import LayerKV
+from lmcourse.kernels.ragged import LayerKV, runs_of
 
 __all__ = [
     "INT4",
@@ -79,20 +79,19 @@ def quantise(x: Tensor, form: KVFormat) -> tuple[Tensor, Tensor]:
         step = (high - low) / (2 * form.middle - 1)
         scales = torch.cat((step, low + form.middle * step), dim=-1)
     scales = scales.half()
-    scale, offset = scales[..., :1].float(), scales[..., 1:].float() if form.num_scales == 2 else 0.0
-    steps = (x - offset) / scale.clamp(min=_SMALLEST_SCALE)
-    numbers = (steps + (form.middle + 0.5)).floor().clamp(2 - form.num_scales, 2 * form.middle - 1)
-    first, second = numbers.nan_to_num(form.middle).int().chunk(2, dim=-1)
+    scale = scales[..., :1].float().clamp_(min=_SMALLEST_SCALE)
+    steps = (x / scale) if form.num_scales == 1 else (x - scales[..., 1:].float()).div_(scale)
+    numbers = steps.add_(form.middle + 0.5).floor_().clamp_(2 - form.num_scales, 2 * form.middle - 1)
+    first, second = numbers.nan_to_num_(form.middle).int().chunk(2, dim=-1)
     return (first | second << form.bits).to(form.cell_dtype), scales
 
 
 def dequantise(cells: Tensor, scales: Tensor, form: KVFormat) -> Tensor:
     """The inverse, as float32 [..., head_dim]."""
-    cells = cells.int()
     mask = 2 * form.middle - 1
     numbers = torch.cat((cells & mask, cells >> form.bits & mask), dim=-1)
-    x = (numbers - form.middle) * scales[..., :1].float()
-    return x + scales[..., 1:].float() if form.num_scales == 2 else x
+    x = numbers.float().sub_(form.middle).mul_(scales[..., :1].float())
+    return x.add_(scales[..., 1:].float()) if form.num_scales == 2 else x
 
 
 class PackedKV(NamedTuple):
@@ -126,17 +125,22 @@ class PackedKV(NamedTuple):
 
     def read_tables(self, tables: Tensor) -> tuple[Tensor, Tensor]:
         """As LayerKV's, float32."""
-        read = (x.unflatten(0, tables.shape) for x in self.read(tables.flatten()))
-        keys, values = (x.transpose(1, 2).flatten(2, 3).flatten(0, 1) for x in read)
+        (requests, columns), heads, tokens_per_block = tables.shape, self.num_kv_heads, self.tokens_per_block
+        runs = runs_of(tables, heads)
+        shape = (requests * heads, columns * tokens_per_block)
+        cells = (x.flatten(0, 1).index_select(0, runs).view(*shape, -1) for x in (self.keys, self.values))
+        scales = (x.flatten(0, 1).index_select(0, runs).transpose(1, 2).reshape(*shape, -1) for x in self.scales)
+        keys, values = (dequantise(*pair, self.form) for pair in zip(cells, scales, strict=True))
         return keys, values
 
     def write(self, keys: Tensor, values: Tensor, slots: Tensor) -> None:
         """Quantise [num_tokens, num_kv_heads, head_dim] and put each token at its slot."""
         blocks, offsets = slots // self.tokens_per_block, slots % self.tokens_per_block
-        for x, cells, scales in ((keys, self.keys, self.key_scales), (values, self.values, self.value_scales)):
-            new_cells, new_scales = quantise(x, self.form)
-            cells[blocks, :, offsets] = new_cells
-            scales[blocks, :, :, offsets] = new_scales
+        cells, scales = quantise(torch.stack((keys, values)), self.form)
+        for number, own in enumerate((self.keys, self.values)):
+            own[blocks, :, offsets] = cells[number]
+        for number, own in enumerate(self.scales):
+            own[blocks, :, :, offsets] = scales[number]
 
     @property
     def scales(self) -> tuple[Tensor, Tensor]:

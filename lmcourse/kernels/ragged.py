@@ -22,7 +22,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Alike", "LayerKV", "RaggedBatch"]
+__all__ = ["Alike", "LayerKV", "RaggedBatch", "runs_of"]
+
+
+def runs_of(tables: Tensor, num_kv_heads: int) -> Tensor:
+    """Block tables [requests, columns] → the numbers of [request, head, column]'s runs, a run one head of one block."""
+    heads = torch.arange(num_kv_heads, dtype=tables.dtype, device=tables.device)[:, None]
+    return heads.add(tables[:, None], alpha=num_kv_heads).flatten()
 
 
 class LayerKV(NamedTuple):
@@ -53,8 +59,7 @@ class LayerKV(NamedTuple):
     def read_tables(self, tables: Tensor) -> tuple[Tensor, Tensor]:
         """What lies behind block tables [requests, columns], both [requests · num_kv_heads, tokens, head_dim]."""
         num_blocks, num_kv_heads, tokens_per_block, head_dim = self.keys.shape
-        heads = torch.arange(num_kv_heads, dtype=tables.dtype, device=tables.device)[:, None]
-        runs = heads.add(tables[:, None], alpha=num_kv_heads).flatten()  # one head of one block each
+        runs = runs_of(tables, num_kv_heads)
         shape = (tables.shape[0] * num_kv_heads, tables.shape[1] * tokens_per_block, head_dim)
         flat = num_blocks * num_kv_heads, tokens_per_block * head_dim
         keys = self.keys.view(flat).index_select(0, runs).view(shape)

@@ -68,3 +68,16 @@ def test_write_kv_quantised_awkward_vectors(form, make_layer):
     for got, want in zip(keys[[0, 1, 3, 4, 5], 0, 0], vectors[[0, 1, 3, 4, 5], 0], strict=True):
         torch.testing.assert_close(got, want, atol=1e-8 + 0.04 * float(want.max() - want.min()), rtol=4e-3)
     assert dequantise(layer.keys[:1], torch.zeros(1, 1, 1, 2), form).abs().max() == 0
+
+
+@pytest.mark.parametrize("form", [None, INT8, INT4], ids=lambda form: form.name if form else "plain")
+def test_read_tables_is_what_read_says_block_by_block(form, make_layer):
+    layer = make_layer((9, 3, 4, 24), torch.float32, form)
+    keys, values = (torch.randn(36, 3, 24) for _ in range(2))
+    write_kv(keys, values, layer, torch.arange(36))
+    tables = torch.randint(9, (5, 2), dtype=torch.int32)
+    for got, blocks in zip(layer.read_tables(tables), layer.read(torch.arange(9)), strict=True):
+        assert got.shape == (15, 8, 24)
+        for request, table in enumerate(tables.tolist()):
+            want = torch.cat([blocks[block] for block in table], dim=1)  # [num_kv_heads, tokens, head_dim]
+            assert got[3 * request : 3 * request + 3].equal(want)
