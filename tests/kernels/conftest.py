@@ -51,6 +51,12 @@ class Paged:
                     out[token, head] = torch.softmax(scores, 0) @ values[seen, kv_head].double()
         return out
 
+    def rounding(self, q: Tensor, scale: float, *, slope: float = 0.0) -> float:
+        """What float32 can be off: a score by its last bit and that of the highest, and with them a mean of values."""
+        lengths = [max(float(rows.norm(dim=-1).max()) for rows in of_all) for of_all in (self.keys, [q])]
+        score = scale * lengths[0] * lengths[1] + slope * max(self.batch.context_lens)
+        return 2.0**-24 * (2 * score + 8) * 2 * max(float(values.abs().max()) for values in self.values)
+
 
 def build_paged(
     requests: Sequence[tuple[int, int]],
