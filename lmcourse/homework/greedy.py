@@ -71,7 +71,10 @@ def _make_case(rng: random.Random, *, stop_after: int | None, max_new_tokens: in
 
 
 def _make_cases(rng: random.Random) -> Iterator[Case]:
-    yield _make_case(rng, stop_after=None, max_new_tokens=rng.randint(4, 9))
+    first = _make_case(rng, stop_after=None, max_new_tokens=rng.randint(4, 9))
+    while _last_only(*first.make_arguments()) == _never_appends(*first.make_arguments()):
+        first = _make_case(rng, stop_after=None, max_new_tokens=rng.randint(4, 9))  # one that tells the two apart
+    yield first
     yield _make_case(rng, stop_after=rng.randint(3, 6), max_new_tokens=40)
     yield _make_case(rng, stop_after=0, max_new_tokens=12)
     yield _make_case(rng, stop_after=None, max_new_tokens=1)
