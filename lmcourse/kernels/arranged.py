@@ -49,9 +49,13 @@ def project_arranged(x: Tensor, matrix: Matrix, dtype: torch.dtype | None = None
     """As project_reference, whether the weight is arranged or not."""
     if not matrix.weight.is_mkldnn:
         return linear(x, matrix.weight, matrix.bias)[None].to(dtype or x.dtype)
-    few = x.shape[0] <= _SIZES[-1]
-    out = _project_piece(x, matrix) if few else torch.cat([_project_piece(run, matrix) for run in x.split(_SIZES[-1])])
-    return out[None].to(dtype or x.dtype)
+    most = _SIZES[-1]
+    if x.shape[0] <= most:
+        return _project_piece(x, matrix)[None].to(dtype or x.dtype)
+    out = torch.empty((x.shape[0], matrix.shape[0]), dtype=dtype or x.dtype)
+    for start in range(0, x.shape[0], most):
+        out[start : start + most] = _project_piece(x[start : start + most], matrix)
+    return out[None]
 
 
 def _project_piece(x: Tensor, matrix: Matrix) -> Tensor:
