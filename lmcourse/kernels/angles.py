@@ -83,7 +83,7 @@ def angles_remembered(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, 
 
 @functools.lru_cache(maxsize=16)
 def _fixed(spec: RotarySpec, head_dim: int) -> Tensor:
-    return _frequencies(torch.empty(0), spec, head_dim)
+    return _frequencies(torch.empty(0, device="cpu"), spec, head_dim)
 
 
 _GROWTHS: Mapping[str, Callable[[Tensor, RotarySpec], Tensor]] = {
@@ -176,9 +176,8 @@ def angles_triton(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, head
 _ANGLES = Operation(
     reference=angles_reference, by_device={"cpu": angles_remembered}, triton=(UpTo(math.inf, angles_triton),)
 )
-_BLENDED = Operation(
-    reference=angles_reference, by_device={"cpu": angles_remembered}
-)  # llama3, yarn: a dozen small launches a step
+# llama3, yarn: a dozen small launches a step
+_BLENDED = Operation(reference=angles_reference, by_device={"cpu": angles_remembered})
 
 
 def angles(positions: Tensor, rotary_lens: Tensor, spec: RotarySpec, head_dim: int) -> Rotation:

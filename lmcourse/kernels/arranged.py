@@ -52,7 +52,7 @@ def project_arranged(x: Tensor, matrix: Matrix, dtype: torch.dtype | None = None
     most = _SIZES[-1]
     if x.shape[0] <= most:
         return _project_piece(x, matrix)[None].to(dtype or x.dtype)
-    out = torch.empty((x.shape[0], matrix.shape[0]), dtype=dtype or x.dtype)
+    out = x.new_empty((x.shape[0], matrix.shape[0]), dtype=dtype or x.dtype)
     for start in range(0, x.shape[0], most):
         out[start : start + most] = _project_piece(x[start : start + most], matrix)
     return out[None]

@@ -38,7 +38,7 @@ def bag_groups(values: Tensor, zeros: Tensor) -> Tensor:
 
 def unpack_bags(bags: Tensor, scales: Tensor) -> Tensor:
     """bags uint8 [out_features, groups, bytes], scales float32 [out_features, groups] → [out_features, in_features]."""
-    numbers = torch.arange(scales.numel() + 1, dtype=torch.int32)
+    numbers = torch.arange(scales.numel() + 1, dtype=torch.int32, device=bags.device)
     weight: Tensor = torch.ops.quantized.embedding_bag_4bit_rowwise_offsets(
         bags.flatten(0, 1), numbers[:-1], numbers, per_sample_weights=scales.flatten(), include_last_offset=True
     )

@@ -39,7 +39,7 @@ from lmcourse.kernels.lang import (
     triton,
     wait_for_inputs,
 )
-from lmcourse.kernels.operands import Rotation
+from lmcourse.kernels.operands import Rotation, sum_parts
 from lmcourse.kernels.packed_kv import AnyKV, PackedKV, store_cells
 from lmcourse.kernels.rotary import rotate_heads
 
@@ -69,8 +69,7 @@ def check_pool(kv: AnyKV) -> None:
 def rotate_write_reference(parts: Tensor, rotation: Rotation, kv: AnyKV, slots: Tensor, dtype: torch.dtype) -> Tensor:
     """`rotate`, then `write_kv`."""
     num_kv_heads, head_dim = kv.num_kv_heads, kv.head_dim
-    qkv = (parts[0] if parts.shape[0] == 1 else parts.sum(dim=0)).to(dtype)
-    heads = qkv.view(slots.shape[0], -1, head_dim)
+    heads = sum_parts(parts, dtype).view(slots.shape[0], -1, head_dim)
     turned = rotate_heads(heads[:, :-num_kv_heads], rotation.cos[:, None], rotation.sin[:, None])
     write_kv_reference(turned[:, -num_kv_heads:], heads[:, -num_kv_heads:], kv, slots)
     return turned[:, :-num_kv_heads]

@@ -70,3 +70,14 @@ def test_forward_dynamic_equals_transformers(length):
     rotation = Rotary(spec, 16)(positions, torch.full((length,), length))
     torch.testing.assert_close(rotation.cos, cos[0, :, :8], atol=1e-4, rtol=0)
     torch.testing.assert_close(rotation.sin, sin[0, :, :8], atol=1e-4, rtol=0)
+
+
+def test_angles_stay_where_the_positions_are_whatever_the_default_device():
+    """Frequencies are kept between calls; those of the first call must not lie on a device that was in force then."""
+    spec = RotarySpec(base=float(torch.randint(5000, 50000, ())))
+    positions = torch.arange(5)
+    with torch.device("meta"):
+        first = Rotary(spec, 16)(positions, positions + 1)
+    again = Rotary(spec, 16)(positions, positions + 1)
+    assert first.cos.device == again.cos.device == positions.device
+    assert torch.equal(first.sin, again.sin)

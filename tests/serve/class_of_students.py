@@ -147,8 +147,8 @@ def check_shares(report: Report) -> None:
 def check_parts(report: Report) -> None:
     """Behind replicas on two cores that do other work, too: what holds however slow these are.
 
-    Replicas then run at different speeds, and a flood takes what students leave whose next question is still on its way
-    (up to 6 parts were seen; 1 on a quiet machine, benchmarks/class_cpu.json). In one queue it would have 40.
+    Up to 6 parts of a student's were seen there, and 1 on a quiet machine (benchmarks/class_cpu.json); why was not
+    measured. Perhaps students' next questions are too long on their way. In one queue a flood would have 40.
     """
     print({name: round(share, 3) for name, share in report.shares.items()}, report.overtaken)
     students = [share for name, share in report.shares.items() if name != FLOOD]
